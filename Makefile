@@ -1,0 +1,56 @@
+# One-word tasks. `make demo` and `make test` bring everything they need: Python >= 3.11 with pip is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export UV_PYTHON_DOWNLOADS = never
+
+.PHONY: demo test test-slow check lint types format parity lock bench smoke clean
+
+demo: $(VENV)/.installed  ## simulated cells -> pretrain -> evaluate -> report (about 5 minutes on 2 cores)
+	$(BIN)/protloc demo --out runs/demo
+
+test: $(VENV)/.installed  ## the default tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.installed  ## the long forms of the tests as well
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or newer is needed, this is ' + sys.version"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+check: lint types test  ## everything that must pass before a merge
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity: $(VENV)/.installed  ## add PyTorch (CPU) and timm, for the parity tests and the peers' benchmarks
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python torch==2.13.0
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps timm==1.0.31 torchvision==0.28.0
+	$(BIN)/uv pip install --python $(BIN)/python safetensors huggingface_hub pyyaml
+
+lock: $(VENV)/.installed  ## renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra tracking --group dev \
+	  --generate-hashes --custom-compile-command "make lock" --upgrade -o requirements.lock
+
+smoke: $(VENV)/.installed  ## a pretraining run of seconds
+	$(BIN)/protloc data pack simulated --preset opencell --out runs/smoke-data --n-proteins 24 --fovs-per-protein 2 --size 64
+	$(BIN)/protloc pretrain --config configs/smoke.py data.records=runs/smoke-data run.out=runs/smoke
+
+bench: $(VENV)/.installed  ## the benchmarks; run on a quiet machine
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache
