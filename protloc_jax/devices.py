@@ -1,0 +1,258 @@
+"""Devices: multi-host start-up, the mesh, what is sharded how, host batches to global arrays, and stopping together.
+
+The mesh has two axes. Examples are split over both; parameters are replicated over `data` and, where a tensor is
+large enough, split over `fsdp`. Everything else follows from `jit` with these shardings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
+AXES = ("data", "fsdp")
+Rule = Literal["replicated", "fsdp", "fsdp_below_depth"]
+
+# (pattern on the leaf's path, rule); the first that is found decides. Blocks are stacked on a leading depth axis that
+# the model scans over, so that axis is never split. The patterns also fit the optimiser's moments, whose paths end in
+# those of their parameters.
+RULES: tuple[tuple[str, Rule], ...] = (
+    (r"(^|/)blocks/", "fsdp_below_depth"),
+    (r".", "fsdp"),
+)
+# Below this many elements a split tensor costs more in collectives than it saves in memory.
+MIN_SHARDED_ELEMENTS = 2**16
+# A cold restart of many hosts, images pulled and all, takes longer than jax's default of 300 s.
+RENDEZVOUS_SECONDS = 1800
+
+
+def start_up(environ: Mapping[str, str] = os.environ) -> None:
+    """Join the other processes of the run, when the environment says that there are any. Call before any other jax use.
+
+    Either `PROTLOC_COORDINATOR=host:port`, `PROTLOC_PROCESSES=n` and `PROTLOC_PROCESS=i` together, or
+    `PROTLOC_DISTRIBUTED=auto` where jax knows the cluster (Slurm, TPU pods, GKE). Does nothing when neither is set or
+    the processes are joined already. Raises ValueError naming the variables that are missing or malformed.
+    """
+    if jax.distributed.is_initialized():
+        return
+    names = ("PROTLOC_COORDINATOR", "PROTLOC_PROCESSES", "PROTLOC_PROCESS")
+    given = [n for n in names if environ.get(n)]
+    timeout = _integer(environ, "PROTLOC_RENDEZVOUS_SECONDS", RENDEZVOUS_SECONDS)
+    if given:
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: several processes need all three.")
+        count, index = _integer(environ, names[1], 0), _integer(environ, names[2], 0)
+        if not 0 <= index < count:
+            raise ValueError(f"PROTLOC_PROCESS={index}: must be from 0 to PROTLOC_PROCESSES-1 = {count - 1}.")
+        jax.distributed.initialize(environ[names[0]], count, index, initialization_timeout=timeout)
+    elif environ.get("PROTLOC_DISTRIBUTED"):
+        if environ["PROTLOC_DISTRIBUTED"] != "auto":
+            raise ValueError(f"PROTLOC_DISTRIBUTED={environ['PROTLOC_DISTRIBUTED']}: the only value is 'auto'.")
+        jax.distributed.initialize(initialization_timeout=timeout)
+
+
+def set_up_compilation_cache(directory: str = "") -> Path | None:
+    """Keep compiled programs on disk between runs; returns the directory, or None for directory "none".
+
+    Empty: `JAX_COMPILATION_CACHE_DIR` if set, else `protloc_jax` in the user's cache directory.
+    """
+    if directory == "none":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    chosen = directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or f"{home}/protloc_jax/compiled"
+    path = Path(chosen).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"compilation_cache={path}: cannot be made ({error}); 'none' switches the cache off."
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    return path
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with axes ("data", "fsdp") over all devices of all processes; data=-1 takes what fsdp leaves.
+
+    Raises ValueError naming the numbers when they do not fit the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    n = len(devices)
+    wanted = n // fsdp if data == -1 else data
+    if fsdp < 1 or wanted < 1 or wanted * fsdp != n:
+        shown = "-1" if data == -1 else f"{data}"
+        divisors = ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
+        raise ValueError(
+            f"mesh_data={shown} x mesh_fsdp={fsdp} does not use the {n} devices exactly; mesh_fsdp can be {divisors}."
+        )
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((wanted, fsdp), AXES, axis_types, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Examples (axis 0) split over every device of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device of the mesh."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def leaf_path(path: tuple[Any, ...]) -> str:
+    """A key path of a pytree as plain text, "backbone/blocks/attn/qkv/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def partition(
+    path: str,
+    shape: Sequence[int],
+    fsdp: int,
+    *,
+    rules: Sequence[tuple[str, Rule]] = RULES,
+    min_elements: int = MIN_SHARDED_ELEMENTS,
+) -> PartitionSpec:
+    """How a leaf is split: its largest axis that `fsdp` devices divide (the last of equals), or not at all."""
+    rule = next((r for pattern, r in rules if re.search(pattern, path)), "replicated")
+    first = {"replicated": len(shape), "fsdp": 0, "fsdp_below_depth": 1}[rule]
+    axes = [i for i in range(first, len(shape)) if shape[i] % fsdp == 0 and shape[i] > 0]
+    if fsdp == 1 or not axes or int(np.prod(shape)) < min_elements:
+        return PartitionSpec()
+    chosen = max(axes, key=lambda i: (shape[i], i))
+    return PartitionSpec(*[None] * chosen, "fsdp")
+
+
+def params_sharding(
+    mesh: Mesh,
+    tree: Any,
+    *,
+    rules: Sequence[tuple[str, Rule]] = RULES,
+    min_elements: int = MIN_SHARDED_ELEMENTS,
+) -> Any:
+    """A NamedSharding for every leaf (anything with a shape) of a tree of parameters, or of a whole training state."""
+    fsdp = mesh.shape["fsdp"]
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        spec = partition(leaf_path(path), leaf.shape, fsdp, rules=rules, min_elements=min_elements)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def check_divides(global_batch: int, mesh: Mesh, accumulation: int = 1) -> None:
+    """Raise ValueError, with the nearest batches that work, unless every device gets equally many examples.
+
+    With accumulation each micro-batch must divide over the devices too.
+    """
+    shards = mesh.size
+    unit = shards * accumulation
+    if global_batch > 0 and global_batch % unit == 0:
+        return
+    below, above = global_batch // unit * unit, -(-max(global_batch, 1) // unit) * unit
+    nearest = f"{below} or {above}" if below > 0 else f"{above}"
+    micro = f" x {accumulation} micro-batches = {unit}" if accumulation > 1 else ""
+    raise ValueError(
+        f"optim.batch={global_batch} is not divisible by {shards} devices{micro}; the nearest that is: {nearest}."
+    )
+
+
+def host_to_global(batch: T, mesh: Mesh) -> T:
+    """This process's contiguous slice [B / processes, ...] of each array as global arrays [B, ...] over all devices.
+
+    Absent (None) fields stay absent.
+    """
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def prefetch(batches: Iterator[T], place: Callable[[T], T], *, depth: int = 2) -> Iterator[T]:
+    """Batches put on the devices up to `depth` ahead of the one being used: transfers overlap with computation."""
+    queue: deque[T] = deque()
+    for batch in batches:
+        queue.append(place(batch))
+        if len(queue) > depth:
+            yield queue.popleft()
+    while queue:
+        yield queue.popleft()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is up on any process. Blocks; every process must call it at the same place."""
+    if jax.process_count() == 1:
+        return bool(flag)
+    return bool(np.any(multihost_utils.process_allgather(np.asarray([flag], np.int32))))
+
+
+class Preemption:
+    """Notices SIGTERM and SIGINT and lets all processes stop after the same step.
+
+    A context manager: handlers are installed on entry and put back on exit. The first signal raises a flag, which
+    `agreed()` turns into a decision of all processes; the second ends the process at once (status 128 + signal),
+    for whoever cannot wait for the save.
+
+    Between processes the vote is a one-integer all-reduce a step, read one call later, so that nobody waits for the
+    device: a signal stops the run after at most two further steps.
+    """
+
+    def __init__(self, mesh: Mesh | None = None) -> None:
+        self.flagged = False
+        self.signal_name = ""
+        self._mesh = mesh
+        self._vote: jax.Array | None = None
+        self._previous: dict[int, Any] = {}
+        self._total: Any = None
+
+    def __enter__(self) -> Preemption:
+        # Python only allows handlers in the main thread; elsewhere (notebooks' workers) whoever owns it decides.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if self.flagged:
+            os._exit(128 + number)
+        self.flagged, self.signal_name = True, name
+        # Not print: the signal may have come in the middle of one, and buffered writers do not re-enter.
+        os.write(2, f"\n{name}: stopping after the current step and saving; send it again to end at once.\n".encode())
+
+    def agreed(self) -> bool:
+        """Whether all processes stop now. Every process must call it once a step."""
+        if jax.process_count() == 1 or self._mesh is None:
+            return self.flagged
+        last, self._vote = self._vote, self._cast(self._mesh)
+        return last is not None and int(np.asarray(last)) > 0
+
+    def _cast(self, mesh: Mesh) -> jax.Array:
+        if self._total is None:
+            self._total = jax.jit(lambda votes: votes.sum(), out_shardings=replicated(mesh))
+        mine = np.full((len(mesh.local_devices),), int(self.flagged), np.int32)
+        return self._total(jax.make_array_from_process_local_data(batch_sharding(mesh), mine))
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ValueError(f"{name}={text}: must be an integer.") from None

@@ -1,0 +1,171 @@
+"""Metrics to files: JSON lines always, TensorBoard when asked. Process 0 only; a failing writer never stops a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Tracker(Protocol):
+    """Something that takes metrics. It may raise: `Writers` catches it, warns once, and goes on."""
+
+    def write(self, step: int, values: Mapping[str, Any], kind: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a line, appended and flushed: {"kind": "train" | "eval" | ..., "step": n, name: value, ...}.
+
+    Opened at a resumed step, the file first loses every line past that step (and a last line cut short by a crash), so
+    that it reads as if the run had never been interrupted. Non-finite numbers are written as the strings "NaN",
+    "Infinity" and "-Infinity", which JSON lacks and float() understands.
+    """
+
+    def __init__(self, path: Path, *, step: int = 0) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _keep_up_to(path, step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._broken_line = False
+
+    def write(self, step: int, values: Mapping[str, Any], kind: str) -> None:
+        record = {"kind": kind, "step": step, **{k: _plain(v) for k, v in values.items()}}
+        line = json.dumps(record, allow_nan=False) + "\n"
+        # After a write that failed halfway (disk full) the next line must not continue the broken one.
+        text = "\n" + line if self._broken_line else line
+        self._broken_line = True
+        self._file.write(text)
+        self._file.flush()
+        self._broken_line = False
+
+    def flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """TensorBoard event files through tensorboardX; events past a resumed step are purged."""
+
+    def __init__(self, directory: Path, *, step: int = 0) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ValueError(
+                "run.tensorboard=true needs tensorboardX; install it with: pip install 'protloc-jax[tracking]'"
+            ) from None
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, values: Mapping[str, Any], kind: str) -> None:
+        for name, value in values.items():
+            plain = _plain(value)
+            if isinstance(plain, int | float):
+                self._writer.add_scalar(f"{kind}/{name}", plain, step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Writers:
+    """All trackers of a run behind one `write`; errors of a tracker are warned about once, then kept quiet."""
+
+    def __init__(self, trackers: Sequence[Tracker] = (), *, warn: Callable[[str], None] = print) -> None:
+        self._trackers = tuple(trackers)
+        self._warn = warn
+        self._failing: set[int] = set()
+
+    def write(self, step: int, values: Mapping[str, Any], *, kind: str = "train") -> None:
+        """Give the values of a step to every tracker."""
+        self._each("write", step, values, kind)
+
+    def flush(self) -> None:
+        """Push everything to disk (before a checkpoint, so that metrics are never behind it)."""
+        self._each("flush")
+
+    def close(self) -> None:
+        self._each("close")
+
+    def _each(self, method: str, *args: Any) -> None:
+        for number, tracker in enumerate(self._trackers):
+            try:
+                getattr(tracker, method)(*args)
+            except Exception as error:
+                if number not in self._failing:
+                    self._failing.add(number)
+                    name = type(tracker).__name__
+                    self._warn(
+                        f"{name} failed ({type(error).__name__}: {error}); training goes on without waiting for it."
+                    )
+
+
+def make_writers(
+    directory: Path,
+    *,
+    step: int = 0,
+    process_index: int = 0,
+    tensorboard: bool = False,
+    extra: Sequence[Tracker] = (),
+    warn: Callable[[str], None] = print,
+) -> Writers:
+    """The writers of a run directory resumed at `step` (0 = new); none on processes other than the first."""
+    if process_index != 0:
+        return Writers()
+    trackers: list[Tracker] = [JsonLines(directory / METRICS_FILE, step=step)]
+    if tensorboard:
+        trackers.append(TensorBoard(directory / "tensorboard", step=step))
+    return Writers([*trackers, *extra], warn=warn)
+
+
+def read_metrics(path: Path, *, kind: str = "train") -> list[dict[str, Any]]:
+    """The records of one kind in a metrics file, in order; a last line that was cut short is left out."""
+    return [r for r in _records(path) if r.get("kind") == kind]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+def _keep_up_to(path: Path, step: int) -> None:
+    kept = [r for r in _records(path) if r["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: numbers as Python numbers (a float32 keeps its exact value), non-finite ones as text."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    number = value.item() if hasattr(value, "item") else float(value)
+    if isinstance(number, float) and not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return number
