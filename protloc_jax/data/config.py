@@ -1,0 +1,48 @@
+"""What the loader reads and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from protloc_jax.config import ConfigError, check_literals, opt
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Records to train on, the order of the examples, and how many hands decode them.
+
+    Nothing but `records`, `split`, `seed`, `partner` and `balance` changes which examples are seen: threads, worker
+    processes and prefetch depth change only the speed.
+    """
+
+    records: str = opt("", "folder written by `protloc data pack`")
+    split: Literal["train", "val", "test", "all"] = opt("train", "which rows of the manifest: train, val, test or all")
+    channels: tuple[str, ...] = opt((), "channel names in the order wanted; empty = all of the records")
+    seed: int = opt(0, "seed of the example order; the order is a pure function of (seed, example number)")
+    partner: str = opt("", "group column from which each example gets a second image; 'labels' works too; empty = none")
+    balance: str = opt("", "'labels' or a group column: draw a class, then a member; empty = every image once an epoch")
+    mask: bool = opt(False, "also load the cell masks")
+    threads: int = opt(2, "decoding threads (a process); 0 decodes in the calling thread")
+    workers: int = opt(0, "decoding processes; 0 = threads only, which is faster unless many cores are idle")
+    prefetch: int = opt(2, "batches decoded ahead (by each worker process, where there are any)")
+
+    def __post_init__(self) -> None:
+        check_literals(self)
+        problems = [
+            f"{name}={value}: must be {least} or more."
+            for name, value, least in (
+                ("seed", self.seed, 0),
+                ("threads", self.threads, 0),
+                ("workers", self.workers, 0),
+                ("prefetch", self.prefetch, 1),
+            )
+            if value < least
+        ]
+        repeated = sorted({name for name in self.channels if self.channels.count(name) > 1})
+        if repeated:
+            problems.append(f"channels: repeated {', '.join(repeated)}.")
+        if self.seed >= 2**63:
+            problems.append(f"seed={self.seed}: must be below 2**63.")
+        if problems:
+            raise ConfigError("\n  ".join(problems))
