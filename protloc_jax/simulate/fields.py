@@ -1,0 +1,236 @@
+"""Rendering: any field of view of a simulated data set made alone from its key."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from protloc_jax.config import nearest
+from protloc_jax.simulate import camera
+from protloc_jax.simulate.config import SimConfig
+from protloc_jax.simulate.exposure import LEVELS, mix
+from protloc_jax.simulate.geometry import Cells, make_cells
+from protloc_jax.simulate.keys import generator
+from protloc_jax.simulate.layout import cached_catalogue, proteins_by_name
+from protloc_jax.simulate.organelles import BUILDERS
+from protloc_jax.simulate.primitives import sample_points, splat_spots
+from protloc_jax.simulate.proteins import Protein
+from protloc_jax.simulate.structures import Scene, inside_envelope
+
+BAD_FIELDS = 0.02  # share of out-of-focus or dirty fields at nuisance 1
+GROUP = 4  # fields a worker renders before it answers
+
+
+class Field(NamedTuple):
+    """One rendered field of view.
+
+    image [H, W, C] uint8 or uint16; nucleus_labels and cell_labels [H, W] int32 (0 is background, equal numbers belong
+    together); density: for each class the protein has, its expected photons per pixel before optics, float32 [H, W];
+    truth: what the field was made from (protein, weights, per-cell expression and phase, defocus, quality, …).
+    """
+
+    image: np.ndarray
+    nucleus_labels: np.ndarray
+    cell_labels: np.ndarray
+    density: dict[str, np.ndarray]
+    truth: dict[str, Any]
+
+
+def _row(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -> Mapping[str, Any]:
+    if not isinstance(row_or_index, (int, np.integer)):
+        return dict(row_or_index)
+    table = cached_catalogue(config)
+    if not 0 <= int(row_or_index) < len(table):
+        raise ValueError(f"field {int(row_or_index)} does not exist: the catalogue has {len(table)} rows")
+    return table.iloc[int(row_or_index)].to_dict()
+
+
+def _protein(config: SimConfig, row: Mapping[str, Any]) -> Protein:
+    known = proteins_by_name(config)
+    name = row["protein"]
+    if name not in known:
+        hint = nearest(str(name), known)
+        raise ValueError(f"row {row['id']!r}: protein {name!r} is not among this data set's {len(known)}.{hint}")
+    if row["cell_line"] not in config.domain.cell_lines:
+        raise ValueError(f"row {row['id']!r}: preset {config.preset} has no cell line {row['cell_line']!r}")
+    if json.loads(row["weights"]).keys() != known[name].weights.keys():
+        raise ValueError(f"row {row['id']!r}: protein {name!r} has other classes here; is it from another config?")
+    return known[name]
+
+
+def _expression(rng: np.random.Generator, protein: Protein, cells: Cells) -> np.ndarray:
+    """Relative amount of the protein in each cell [K]; proteins with silent cells keep at least one speaking."""
+    amount = np.exp(protein.expression_sigma * rng.standard_normal(len(cells.shapes)))
+    silent = rng.random(len(amount)) < protein.silent
+    if protein.cycle_peak is not None:
+        amount = amount * np.exp(1.1 * np.cos(2 * np.pi * (cells.shapes.phase - protein.cycle_peak)))
+    silent[int(np.argmax(amount))] = False
+    return np.where(silent, 0.08 * amount, amount)
+
+
+def _densities(
+    config: SimConfig, protein: Protein, scene: Scene, expression: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Class maps whose means over cells are the protein's weights, and the diffuse pool with mean about 1."""
+    cells = scene.cells
+    painted, area = cells.per_cell(expression), max(float(cells.inside.sum()), 1.0)
+    density = {}
+    for name, weight in protein.weights.items():
+        part = BUILDERS[config.domain.classes[name]](scene, scene.stream(f"protein:{name}"), protein.texture) * painted
+        total = float(part.sum(dtype=np.float64))
+        density[name] = (part * (weight * area / total if total > 1e-6 * area else 0.0)).astype(np.float32)
+    pool = cells.thickness * (1 + 0.15 * inside_envelope(cells)) * painted
+    return density, (pool * (area / max(float(pool.sum(dtype=np.float64)), 1e-6))).astype(np.float32)
+
+
+def _stain(scene: Scene, role: str, photons: float) -> np.ndarray:
+    """A reference channel in expected photons: the bright part of its structure reaches `photons`."""
+    structure = scene.get("chromatin" if role == "nucleus" else role)
+    bright = float(np.quantile(structure, 0.995))
+    return structure * np.float32(photons / max(bright, 1e-6))
+
+
+def _debris(rng: np.random.Generator, cells: Cells) -> np.ndarray:
+    """A few bright out-of-place blobs, in units of the exposure."""
+    everywhere = np.ones(cells.shape, np.float32)
+    points = sample_points(rng, everywhere, int(rng.integers(2, 7)))
+    sigma = rng.uniform(0.4, 2.0, points[0].size) / cells.um
+    return splat_spots(cells.shape, points, rng.uniform(1, 4, points[0].size).astype(np.float32), sigma)
+
+
+def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -> Field:
+    """Render one field of view from its catalogue row (or the row's position), independent of all others.
+
+    Every draw comes from a key of (seed, preset, plate, well, site, purpose). Raises ValueError for a position outside
+    the catalogue or a row that does not belong to this configuration.
+    """
+    row = _row(config, row_or_index)
+    protein, preset, level = _protein(config, row), config.domain, LEVELS[config.difficulty]
+    plate, well, site = str(row["plate"]), str(row["well"]), int(row["site"])
+
+    def stream(purpose: str) -> np.random.Generator:
+        return generator(config.seed, config.preset, plate, well, site, purpose)
+
+    edge = config.nuisance * (well[0] in "AH" or well[1:] in ("01", "12"))
+    well_rng = generator(config.seed, config.preset, plate, well, "well")
+    crowding = float(np.exp(0.12 * config.nuisance * well_rng.standard_normal() - 0.12 * edge))
+    line = preset.cell_lines[row["cell_line"]]
+    cells = make_cells(stream("cells"), preset, line, config.size, crowding=crowding)
+    scene = Scene(cells, stream)
+
+    rng = stream("exposure")
+    quality = str(rng.choice(["out_of_focus", "debris"])) if rng.random() < BAD_FIELDS * config.nuisance else "ok"
+    brightness, contrast = float(np.exp(0.3 * rng.standard_normal())), float(rng.uniform(*level.contrast))
+    defocus = float(rng.uniform(0, level.defocus)) + (1.5 if quality == "out_of_focus" else 0.0)
+    effects = [
+        camera.draw_plate_effects(generator(config.seed, config.preset, plate, channel), config.nuisance)
+        for channel in preset.channels
+    ]
+    lenses = [
+        camera.Lens(
+            cells.shape,
+            # Reference stains are focused on; they blur only half as much as the protein.
+            camera.psf_sigma(preset, optics.wavelength, defocus if role == "protein" else 0.5 * defocus)
+            * effect.psf
+            / preset.um_per_pixel,
+            min(0.8, preset.haze * effect.haze),
+            preset.haze_sigma / preset.um_per_pixel,
+        )
+        for role, optics, effect in zip(preset.roles, preset.optics, effects, strict=True)
+    ]
+
+    expression = _expression(stream("protein"), protein, cells)
+    density, pool = _densities(config, protein, scene, expression)
+    structure = np.stack(list(density.values())).sum(axis=0, dtype=np.float32)
+    lens = lenses[preset.roles.index("protein")]
+    blurred, blurred_pool = lens(structure), lens(pool)
+    share, pool_share = mix(blurred, blurred_pool, contrast)
+    cover = float(cells.inside.mean())
+    photons = level.photons * brightness * cover
+    density = {name: part * np.float32(photons * share) for name, part in density.items()}
+
+    levels = [
+        level.photons if role == "protein" else o.photons for role, o in zip(preset.roles, preset.optics, strict=True)
+    ]
+    arrived = [
+        np.float32(photons) * (share * blurred + pool_share * blurred_pool)
+        if role == "protein"
+        else lens(_stain(scene, role, optics.photons))
+        for role, optics, lens in zip(preset.roles, preset.optics, lenses, strict=True)
+    ]
+    if quality == "debris":
+        speck = _debris(stream("debris"), cells)
+        arrived = [
+            light + np.float32(unit) * lens(speck) for light, unit, lens in zip(arrived, levels, lenses, strict=True)
+        ]
+    strength = np.array([effect.bleed for effect in effects])[:, None]
+    arrived = camera.bleed(arrived, levels, strength * camera.bleed_matrix(preset))
+
+    channels = []
+    for index, (role, optics, effect) in enumerate(zip(preset.roles, preset.optics, effects, strict=True)):
+        light = arrived[index] * (effect.exposure * camera.illumination(cells.shape, effect.tilt))
+        light += optics.background * effect.background * levels[index] / 100.0 * (1 + 0.2 * edge)
+        gain = (preset.protein_grey if role == "protein" else preset.stain_grey) / levels[index]
+        offset = preset.offset * (1 + effect.offset)
+        channels.append(
+            camera.expose(stream(f"camera:{preset.channels[index]}"), light, preset, gain=gain, offset=offset)
+        )
+    truth = {
+        "id": row["id"],
+        "protein": protein.name,
+        "weights": dict(protein.weights),
+        "texture": protein.texture,
+        "complex": protein.complex,
+        "cell_line": row["cell_line"],
+        "quality": quality,
+        "defocus": defocus,
+        "contrast": contrast,
+        "expression": expression,
+        "phase": cells.shapes.phase,
+        "stage": cells.shapes.stage,
+        "mtoc": cells.mtoc,
+    }
+    return Field(np.stack(channels, -1), cells.nucleus_labels, cells.cell_labels, density, truth)
+
+
+def _render_some(config: SimConfig, indices: Sequence[int]) -> list[Field]:
+    return [render(config, index) for index in indices]
+
+
+def render_many(
+    config: SimConfig, indices: Sequence[int] | None = None, *, workers: int | None = None
+) -> Iterator[Field]:
+    """Render many fields in order; the result does not depend on `workers`.
+
+    `workers` processes (None: one per core; 0 or 1: this process alone) stay a few dozen fields ahead of the consumer.
+    As with every pool of fresh processes, a script must guard its entry with ``if __name__ == "__main__"``.
+    """
+    positions = [int(index) for index in (range(len(cached_catalogue(config))) if indices is None else indices)]
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers <= 1 or len(positions) <= 1:
+        yield from (render(config, index) for index in positions)
+        return
+    groups = iter([positions[start : start + GROUP] for start in range(0, len(positions), GROUP)])
+    # Forking a process that runs threads (as JAX does) can hang the child, so workers start afresh.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["protloc_jax.simulate.fields"])
+    pool = ProcessPoolExecutor(min(workers, len(positions)), mp_context=context)
+    try:
+        ahead = deque(pool.submit(_render_some, config, group) for group in islice(groups, 3 * workers))
+        while ahead:
+            fields = ahead.popleft().result()
+            ahead.extend(pool.submit(_render_some, config, group) for group in islice(groups, 1))
+            yield from fields
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
