@@ -1,0 +1,1 @@
+"""From raw files (or the simulator) to a manifest and records; one file a data set."""

@@ -1,0 +1,72 @@
+"""File-name patterns such as `{plate}_{well}_{channel}.png`: read fields out of names, or make names from fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from protloc_jax.config import nearest
+from protloc_jax.datasets.problems import DatasetError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def fields_of(pattern: str) -> tuple[str, ...]:
+    """The field names of a pattern, in order. Raises DatasetError for a malformed or repeated one."""
+    names = tuple(_FIELD.findall(pattern))
+    rest = _FIELD.sub("", pattern)
+    if "{" in rest or "}" in rest or not all(names):
+        raise DatasetError(f"pattern '{pattern}': write fields as {{name}}, for example '{{id}}_{{channel}}.png'.")
+    return names
+
+
+class NamePattern:
+    """Reads the fields out of file names.
+
+    `{channel}` matches one of `tokens` only; every other field matches any characters but '/', as few as possible. A
+    pattern without '/' is compared with the bare file name, otherwise with the path below the root. A pattern without
+    an image suffix matches all of them.
+    """
+
+    def __init__(self, pattern: str, tokens: Sequence[str]):
+        names = fields_of(pattern)
+        repeated = sorted({n for n in names if names.count(n) > 1})
+        bad = [n for n in names if not n.isidentifier()]
+        if repeated or bad:
+            raise DatasetError(f"pattern '{pattern}': repeated or unusable field names: {', '.join(repeated + bad)}.")
+        if not names:
+            raise DatasetError(f"pattern '{pattern}' has no field; write for example '{{id}}_{{channel}}.png'.")
+        self.pattern, self.fields = pattern, names
+        self.whole_path = "/" in pattern
+        parts = _FIELD.split(pattern)
+        text = ""
+        for i, part in enumerate(parts):
+            if i % 2 == 0:
+                text += re.escape(part)
+            elif part == "channel":
+                text += f"(?P<channel>{'|'.join(re.escape(t) for t in sorted(tokens, key=len, reverse=True))})"
+            else:
+                text += f"(?P<{part}>[^/]+?)"
+        if not pattern.lower().endswith(IMAGE_SUFFIXES):
+            text += r"\.(?i:png|jpe?g|tiff?)"
+        self._regex = re.compile(text)
+
+    def match(self, relative: str) -> dict[str, str] | None:
+        """Fields of a path below the root, or None where the name does not fit."""
+        found = self._regex.fullmatch(relative if self.whole_path else relative.rsplit("/", 1)[-1])
+        return found.groupdict() if found else None
+
+    def identity(self, relative: str, fields: Mapping[str, str]) -> str:
+        """What tells one image from another: the folder, and `{id}` or else all fields but the channel."""
+        own = fields["id"] if "id" in fields else "_".join(fields[n] for n in self.fields if n != "channel")
+        folder = "" if self.whole_path or "/" not in relative else relative.rsplit("/", 1)[0] + "/"
+        return folder + own
+
+
+def fill(pattern: str, values: Mapping[str, object]) -> str:
+    """A name made from a pattern. Raises DatasetError naming an unknown field with the nearest."""
+    unknown = [f"'{n}'{nearest(n, values)}" for n in fields_of(pattern) if n not in values]
+    if unknown:
+        raise DatasetError(f"pattern '{pattern}': no such column: {', '.join(unknown)}")
+    return _FIELD.sub(lambda found: str(values[found.group(1)]), pattern)
