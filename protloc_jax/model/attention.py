@@ -1,0 +1,47 @@
+"""Multi-head self-attention with a fused query-key-value projection."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from protloc_jax.model.layers import Dtype, Linear, at_least_float32
+
+
+class Attention(nn.Module):
+    """Softmax attention over tokens [..., T, D]; softmax in at least float32.
+
+    The fused kernel [D, 3D] holds queries, keys, values in that order, heads inside each (PyTorch / timm / DINO).
+    """
+
+    dim: int
+    heads: int
+    qkv_bias: bool = True
+    dtype: Dtype | None = None
+    kernels: str = "trunc_normal"
+
+    def setup(self) -> None:
+        self.qkv = Linear(3 * self.dim, self.dtype, self.qkv_bias, self.kernels)
+        self.proj = Linear(self.dim, self.dtype, kernels=self.kernels)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        query, key, value = self._split(x)
+        mixed = self._softmax(query, key).astype(value.dtype) @ value
+        return self.proj(jnp.swapaxes(mixed, -3, -2).reshape(x.shape))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """Attention weights [..., heads, T, T] of tokens [..., T, D]; rows (queries) sum to 1."""
+        query, key, _ = self._split(x)
+        return self._softmax(query, key)
+
+    def _split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values, each [..., heads, T, dim / heads]; one transposition serves all three."""
+        fused = self.qkv(x).reshape(*x.shape[:-1], 3, self.heads, self.dim // self.heads)
+        query, key, value = jnp.moveaxis(fused, (-3, -2), (0, -3))
+        return query, key, value
+
+    def _softmax(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        scale = (self.dim // self.heads) ** -0.5
+        logits = jnp.einsum("...qd,...kd->...qk", query * scale, key, preferred_element_type=at_least_float32(query))
+        return jax.nn.softmax(logits, axis=-1)

@@ -1,0 +1,108 @@
+"""Configuration of the vision transformer: sizes by name, and the switches that change arithmetic or execution."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from protloc_jax.config import check_literals, opt
+
+Position = Literal["dino", "dinov2_registers", "timm", "jax_zoom", "none"]
+
+
+class VitShape(NamedTuple):
+    """Resolved widths of a transformer: token width, blocks, attention heads, hidden width of the MLP."""
+
+    dim: int
+    depth: int
+    heads: int
+    hidden: int
+
+
+# DeiT / DINO naming (facebookresearch/dino, vision_transformer.py); L is ViT-L of the original paper, table 1.
+SIZES: dict[str, VitShape] = {
+    "Ti": VitShape(192, 12, 3, 768),
+    "S": VitShape(384, 12, 6, 1536),
+    "B": VitShape(768, 12, 12, 3072),
+    "L": VitShape(1024, 24, 16, 4096),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VitConfig:
+    """A vision transformer with an N-channel stem; 0 in `dim`, `depth`, `heads`, `mlp_ratio` means "from `size`"."""
+
+    size: Literal["Ti", "S", "B", "L", "custom"] = opt("S", "Ti, S, B, L, or custom (then set dim, depth, heads)")
+    patch: int = opt(16, "patch side in pixels")
+    channels: int = opt(3, "number of input channels (model slots)")
+    image_size: int = opt(224, "side in pixels of the square image that the position table is made for")
+    dim: int = opt(0, "token width; 0 = from size")
+    depth: int = opt(0, "number of blocks; 0 = from size")
+    heads: int = opt(0, "attention heads; 0 = from size")
+    mlp_ratio: float = opt(0.0, "hidden width of the MLP over token width; 0 = from size (4)")
+    registers: int = opt(0, "extra tokens without position (Darcet et al. 2023)")
+    layerscale: float = opt(0.0, "initial LayerScale gain; 0 = no LayerScale")
+    drop_path: float = opt(0.0, "stochastic depth of the last block, rising linearly from 0 at the first")
+    qkv_bias: bool = opt(True, "bias in the fused query-key-value projection")
+    norm_eps: float = opt(1e-6, "epsilon of every layer norm (DINO and timm ViT: 1e-6)")
+    position: Literal["dino", "dinov2_registers", "timm", "jax_zoom", "none"] = opt(
+        "dino", "how the position table is resized to other grids"
+    )
+    init: Literal["trunc_normal", "fan_in"] = opt(
+        "trunc_normal", "initial linear maps: normal 0.02, as published; or 1/sqrt(inputs), better for small widths"
+    )
+    dtype: Literal["float32", "bfloat16"] = opt("float32", "arithmetic of matmuls; norms and softmax stay >= float32")
+    scan: bool = opt(True, "loop over blocks in the compiled program (small, fast to compile) instead of unrolling")
+    remat: Literal["none", "block", "selective"] = opt(
+        "none", "recompute in the backward pass to save memory: whole blocks, or all but the costly products of each"
+    )
+
+    def __post_init__(self) -> None:
+        check_literals(self)
+        problems = []
+        for name in ("patch", "channels", "image_size"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)}: must be at least 1.")
+        for name in ("dim", "depth", "heads", "mlp_ratio", "registers", "layerscale"):
+            if getattr(self, name) < 0:
+                problems.append(f"{name}={getattr(self, name)}: must not be negative.")
+        if self.size == "custom":
+            missing = [name for name in ("dim", "depth", "heads") if getattr(self, name) == 0]
+            if missing:
+                problems.append(f"size='custom' needs {', '.join(missing)}.")
+        if not 0.0 <= self.drop_path < 1.0:
+            problems.append(f"drop_path={self.drop_path}: must be in [0, 1).")
+        if self.norm_eps <= 0:
+            problems.append(f"norm_eps={self.norm_eps}: must be above 0.")
+        if self.patch > self.image_size >= 1:
+            problems.append(f"patch={self.patch} is larger than image_size={self.image_size}.")
+        if not problems:
+            dim, _, heads, hidden = self.shape
+            if dim % heads:
+                problems.append(f"dim={dim} is not divisible by heads={heads}.")
+            if hidden < 1:
+                problems.append(f"mlp_ratio={self.mlp_ratio} gives an empty MLP at dim={dim}.")
+        if problems:
+            raise ValueError("\n  ".join(problems))
+
+    @property
+    def shape(self) -> VitShape:
+        """Token width, blocks, heads and MLP width after filling zeros from `size`."""
+        base = SIZES.get(self.size, VitShape(0, 0, 0, 0))
+        dim = self.dim or base.dim
+        hidden = round(dim * (self.mlp_ratio or 4.0))
+        return VitShape(dim, self.depth or base.depth, self.heads or base.heads, hidden)
+
+    @property
+    def table_grid(self) -> int:
+        """Side, in patches, of the square grid that the stored position table covers."""
+        return self.image_size // self.patch
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: the class token and the registers."""
+        return 1 + self.registers
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches for an image of `height` x `width` pixels; a remainder is dropped."""
+        return height // self.patch, width // self.patch

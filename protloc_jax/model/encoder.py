@@ -1,0 +1,145 @@
+"""The encoder: weights with everything needed to use them. It is what every evaluation gets, wherever it came from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from protloc_jax.channels import ChannelPlan, ChannelSet, natural
+from protloc_jax.config import nearest
+from protloc_jax.model.config import VitConfig
+from protloc_jax.model.vit import Vit
+from protloc_jax.views.prepare import PrepareConfig, prepare
+
+POOLINGS = ("cls", "mean", "cls+mean")
+
+
+class Encoded(NamedTuple):
+    """Features of images: cls [B, P * D] and patches [B, N, P * D], P the passes of the channel plan."""
+
+    cls: jax.Array
+    patches: jax.Array
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A vision transformer's backbone with its channels and preprocessing.
+
+    config        the transformer
+    channels      the channels that images must have, in this order (the source side of `plan`)
+    params        the backbone's parameter tree
+    prepare       scaling, resize, crop and normalisation of raw images
+    plan          how channels reach the model's slots; None is each channel in its own slot, in one pass
+    um_per_pixel  pixel size of the images trained on, None where unknown
+    provenance    what the weights are (digest, run, step, ...); copied into every feature table
+    """
+
+    config: VitConfig
+    channels: ChannelSet
+    params: Any
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    plan: ChannelPlan | None = None
+    um_per_pixel: float | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Once on the device, or every call would carry the weights over again.
+        object.__setattr__(self, "params", jax.tree.map(jnp.asarray, self.params))
+        slots = self.plan.slots if self.plan else len(self.channels)
+        if slots != self.config.channels:
+            filled = f"the plan fills {slots} slots" if self.plan else f"there are {slots} channels ({self.channels})"
+            raise ValueError(f"the model has {self.config.channels} input slots, but {filled}.")
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.config.shape.dim * (len(self.plan.passes) if self.plan else 1)
+
+    def encode(self, images: np.ndarray | jax.Array) -> Encoded:
+        """Encode raw images [B, H, W, C] (uint8, uint16, or floats in [0, 1]), channels as `self.channels`.
+
+        Raises ValueError for another number of channels. One program is compiled for each image shape and kind.
+        """
+        self._check(images)
+        parts = [_encode(self.config, self.prepare, self.params, x) for x in self._passes(images)]
+        if len(parts) == 1:
+            return parts[0]
+        return Encoded(*(jnp.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
+
+    def features(
+        self, images: np.ndarray | jax.Array, *, layers: int = 1, pooling: Literal["cls", "mean", "cls+mean"] = "cls"
+    ) -> jax.Array:
+        """One vector an image, [B, P * layers * (1 or 2) * D], pooled on the device.
+
+        layers   the last so many blocks are concatenated, earliest first, each through the final norm (DINO's probe)
+        pooling  "cls": the class token; "mean": the mean patch token; "cls+mean": both, in that order, per block
+        Passes of the channel plan come first in the order of concatenation. Raises ValueError for what does not exist.
+        """
+        self._check(images)
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
+        if not 1 <= layers <= self.config.shape.depth:
+            raise ValueError(f"layers={layers}: the model has {self.config.shape.depth} blocks.")
+        options = (self.config, self.prepare, layers, pooling)
+        return jnp.concatenate([_features(*options, self.params, x) for x in self._passes(images)], axis=-1)
+
+    def attention(self, images: np.ndarray | jax.Array) -> np.ndarray:
+        """Attention of the class token to the patches in the last block, [B, P, heads, h, w], P passes.
+
+        Each map sums to less than 1: the rest goes to the class token itself and to registers.
+        """
+        self._check(images)
+        maps = [np.asarray(_attention(self.config, self.prepare, self.params, x)) for x in self._passes(images)]
+        return np.stack(maps, axis=1)
+
+    def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
+        """The same weights reading images of other channels by a plan."""
+        return replace(self, plan=plan, channels=channels, provenance={**self.provenance, "channel_plan": plan.label})
+
+    def for_channels(self, channels: ChannelSet) -> Encoder:
+        """This encoder for images of `channels`: unchanged where they hold all it needs, else by natural mapping."""
+        if set(self.channels.names) <= set(channels.names):
+            return self
+        return self.with_plan(natural(self.channels, channels), channels)
+
+    def _passes(self, images: Any) -> list:
+        return self.plan.apply(images, self.channels) if self.plan else [images]
+
+    def _check(self, images: Any) -> None:
+        if images.ndim != 4 or images.shape[-1] != len(self.channels):
+            raise ValueError(
+                f"images have shape {images.shape}; expected [B, H, W, {len(self.channels)}] ({self.channels})."
+            )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _encode(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array) -> Encoded:
+    output: Any = Vit(config).apply({"params": params}, prepare(images, how))
+    return Encoded(output.cls, output.patches)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _features(
+    config: VitConfig, how: PrepareConfig, layers: int, pooling: str, params: Any, images: jax.Array
+) -> jax.Array:
+    wanted = tuple(range(-layers, 0)) if layers > 1 else ()
+    output: Any = Vit(config).apply({"params": params}, prepare(images, how), layers=wanted)
+    parts = []
+    for cls, patches in output.layers or [(output.cls, output.patches)]:
+        pooled = {"cls": cls, "mean": patches.mean(-2)}
+        parts += [pooled[part] for part in pooling.split("+")]
+    return jnp.concatenate(parts, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _attention(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array) -> jax.Array:
+    prepared = prepare(images, how)
+    output: Any = Vit(config).apply({"params": params}, prepared, attention=True)
+    height, width = (side // config.patch for side in prepared.shape[1:3])
+    weights = output.attention[..., 0, config.prefix :]
+    return weights.reshape(*weights.shape[:-1], height, width)
