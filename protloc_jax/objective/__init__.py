@@ -1,0 +1,1 @@
+"""Pure losses and diagnostics: arrays in, scalars out."""
