@@ -1,0 +1,1 @@
+"""Training: schedules, optimiser, methods, the step, checkpoints and the loop."""

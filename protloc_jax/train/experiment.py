@@ -1,0 +1,142 @@
+"""The resolved configuration of one pretraining run: everything that decides its numbers, in one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from protloc_jax.config import check_literals, opt
+from protloc_jax.data.config import DataConfig
+from protloc_jax.model.config import VitConfig
+from protloc_jax.views.config import ViewsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DinoConfig:
+    """DINO (Caron et al. 2021); the defaults are those of facebookresearch/dino, `main_dino.py`."""
+
+    name: Literal["dino"] = opt("dino", "the training method; the other keys of this section are its own")
+    out_dim: int = opt(65536, "prototypes K")
+    hidden: int = opt(2048, "hidden width of the head's MLP")
+    bottleneck: int = opt(256, "width of the L2-normalised vector before the prototypes")
+    layers: int = opt(3, "linear maps of the head's MLP")
+    norm_last_layer: bool = opt(True, "keep the prototypes' gains at 1 (the authors: off for ViT-S, on for ViT-B)")
+    momentum: float = opt(0.996, "teacher momentum at the start; rises to 1 by a cosine (0.9995 for batch 256)")
+    teacher_temp: float = opt(0.04, "teacher temperature after its warm-up")
+    warmup_teacher_temp: float = opt(0.04, "teacher temperature of the first epoch")
+    warmup_teacher_temp_epochs: int = opt(0, "epochs over which the teacher temperature changes, epoch by epoch")
+    student_temp: float = opt(0.1, "student temperature")
+    centre_momentum: float = opt(0.9, "momentum of the centre of the teacher's logits")
+    centring: Literal["centre", "sinkhorn"] = opt(
+        "centre", "what keeps one prototype from winning: centre, as published"
+    )
+    sinkhorn_iterations: int = opt(3, "rounds of balancing with centring=sinkhorn (DINOv2: 3)")
+    koleo: float = opt(0.0, "weight of the KoLeo regulariser on the student's global features (DINOv2: 0.1)")
+
+    def __post_init__(self) -> None:
+        check_literals(self)
+        problems = _below(self, 1, ("hidden", "bottleneck", "layers", "sinkhorn_iterations")) + _below(
+            self, 2, ("out_dim",)
+        )
+        problems += _below(self, 0, ("warmup_teacher_temp_epochs", "koleo"))
+        problems += _outside(self, 0.0, 1.0, ("momentum", "centre_momentum"))
+        for key in ("teacher_temp", "warmup_teacher_temp", "student_temp"):
+            if not getattr(self, key) > 0:
+                problems.append(f"{key}={getattr(self, key)}: must be above 0.")
+        _refuse(problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedules; the defaults are those of facebookresearch/dino, `main_dino.py`."""
+
+    batch: int = opt(64, "images a step over all devices and micro-batches (the published runs used 512 to 1024)")
+    epochs: int = opt(100, "passes over the training split")
+    steps: int = opt(0, "optimiser steps instead of epochs; 0 = from epochs")
+    accumulation: int = opt(1, "micro-batches a step; the update equals that of the whole batch")
+    lr: float = opt(5e-4, "peak learning rate for a batch of lr_batch; scaled linearly with the batch")
+    lr_batch: int = opt(256, "batch that lr is meant for; 0 = lr is used as written")
+    min_lr: float = opt(1e-6, "learning rate at the end (not scaled)")
+    warmup_epochs: float = opt(10.0, "epochs of linear warm-up from 0")
+    weight_decay: float = opt(0.04, "decoupled weight decay at the start")
+    weight_decay_end: float = opt(0.4, "decoupled weight decay at the end, reached by a cosine")
+    clip: float = opt(3.0, "largest gradient norm of each parameter tensor; 0 = no clipping")
+    freeze_last_layer_epochs: float = opt(1.0, "epochs during which the head's last layer is left alone")
+    layer_decay: float = opt(1.0, "factor on the learning rate per block below the last; 1 = none")
+    b1: float = opt(0.9, "decay of Adam's first moment")
+    b2: float = opt(0.999, "decay of Adam's second moment")
+    eps: float = opt(1e-8, "Adam's epsilon")
+
+    def __post_init__(self) -> None:
+        problems = _below(self, 1, ("batch", "epochs", "accumulation"))
+        keys = ("steps", "lr_batch", "lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "clip")
+        problems += _below(self, 0, (*keys, "freeze_last_layer_epochs"))
+        problems += _outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2"))
+        problems += [f"{k}=1: must be below 1." for k in ("b1", "b2") if getattr(self, k) == 1]
+        if not self.eps > 0:
+            problems.append(f"eps={self.eps}: must be above 0.")
+        if self.batch >= 1 and self.accumulation >= 1 and self.batch % self.accumulation:
+            problems.append(f"batch={self.batch} is not divisible by accumulation={self.accumulation}.")
+        _refuse(problems)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the end of the warm-up, scaled to the batch (Goyal et al. 2017)."""
+        return self.lr * self.batch / self.lr_batch if self.lr_batch else self.lr
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run writes, on what it runs, how often it looks at itself. None of these keys changes an update."""
+
+    out: str = opt("runs/default", "run directory")
+    seed: int = opt(0, "seed of initial parameters, of the order of examples and of every view")
+    mesh_data: int = opt(-1, "devices on the data axis; -1 = all that the fsdp axis leaves")
+    mesh_fsdp: int = opt(1, "devices on the fsdp axis (parameters and optimiser state are sharded over it)")
+    log_every: int = opt(10, "steps between lines of metrics")
+    checkpoint_every: int = opt(1000, "steps between checkpoints; 0 = only at the end")
+    keep_last: int = opt(2, "newest checkpoints kept")
+    keep_best: int = opt(1, "best checkpoints kept, by the periodic evaluation")
+    eval_every: int = opt(0, "steps between periodic evaluations; 0 = never")
+    stop_after_bad: int = opt(10, "non-finite steps in a row after which the run stops")
+    tensorboard: bool = opt(False, "write TensorBoard files too")
+    compilation_cache: str = opt("", "directory of compiled programs; empty = the user's cache directory, none = off")
+
+    def __post_init__(self) -> None:
+        problems = _below(self, 1, ("mesh_fsdp", "log_every", "keep_last", "stop_after_bad"))
+        problems += _below(self, 0, ("seed", "checkpoint_every", "keep_best", "eval_every"))
+        if self.mesh_data != -1 and self.mesh_data < 1:
+            problems.append(f"mesh_data={self.mesh_data}: must be -1 (all devices) or at least 1.")
+        if not self.out:
+            problems.append("out='': name a run directory.")
+        _refuse(problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One pretraining run: data, views, model, method, optimiser, run."""
+
+    name: str = opt("experiment", "name shown in logs and reports")
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    model: VitConfig = dataclasses.field(default_factory=VitConfig)
+    method: DinoConfig = dataclasses.field(default_factory=DinoConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+
+def _below(config: object, least: float, keys: tuple[str, ...]) -> list[str]:
+    return [f"{k}={getattr(config, k)}: must be at least {least}." for k in keys if not getattr(config, k) >= least]
+
+
+def _outside(config: object, low: float, high: float, keys: tuple[str, ...]) -> list[str]:
+    return [
+        f"{k}={getattr(config, k)}: must be from {low} to {high}."
+        for k in keys
+        if not low <= getattr(config, k) <= high
+    ]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("\n  ".join(problems))

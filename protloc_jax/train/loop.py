@@ -1,0 +1,354 @@
+"""The training loop: evaluate, save, take a batch, step. In this order, so that position, weights and metrics agree.
+
+A checkpoint of step n is taken after the evaluation of step n and before batch n is taken; whoever resumes it takes
+exactly that batch. The loop never waits for the device except where it writes metrics: every `log_every` steps, and
+before a checkpoint (so that the metrics file is never behind it).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from protloc_jax.config import to_json
+from protloc_jax.data.batch import Batch
+from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
+from protloc_jax.objective.diagnostics import judge
+from protloc_jax.telemetry.clock import Clock, words
+from protloc_jax.telemetry.console import Console, make_console
+from protloc_jax.telemetry.writers import Tracker, Writers, make_writers
+from protloc_jax.train.bad_steps import BAD_STEPS, Describe, write_bad_step
+from protloc_jax.train.checkpoint import Checkpointer, StorageFailed
+from protloc_jax.train.checkpoint_files import CHECKPOINTS
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
+from protloc_jax.train.run_lock import hold_directory
+from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.state import TrainState, examples_seen, init_state
+from protloc_jax.train.step import make_step, state_sharding
+
+# From an example number (images consumed before) to this host's batches from there on.
+LoaderFactory = Callable[[int], Iterable[Batch]]
+# What may stand in for the step of `make_step`.
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+# (state, steps done, whether to give up) -> scores by name; the first one ranks checkpoints for keep_best.
+Evaluate = Callable[[TrainState, int, Callable[[], bool]], Mapping[str, float]]
+CONFIG_FILE = "config.json"
+# Steps that may wait for the device. Enough to keep it busy; more would only pile up batches in its memory.
+RUN_AHEAD = 2
+DIAGNOSED = ("loss", "teacher_entropy", "kl", "feature_std", "effective_rank", "centre_norm")
+
+
+class Exit(enum.IntEnum):
+    """Exit status of a training run (numbers of BSD's sysexits where one fits)."""
+
+    DONE = 0
+    BAD_STEPS = 70  # too many non-finite steps in a row; see bad_steps/
+    STORAGE = 74  # checkpoints cannot be written
+    PREEMPTED = 75  # stopped by SIGTERM or SIGINT and saved: start the same command again
+
+
+class Outcome(NamedTuple):
+    """How a run ended: its state, the steps done, why it ended."""
+
+    state: TrainState
+    step: int
+    exit: Exit
+
+
+def fit(
+    experiment: Experiment,
+    loader_factory: LoaderFactory,
+    data: DataFacts,
+    *,
+    evaluate: Evaluate | None = None,
+    step: StepFunction | None = None,
+    describe: Describe | None = None,
+    flops_per_image: float = 0.0,
+    trackers: Iterable[Tracker] = (),
+    console: Console | None = None,
+    mesh: Mesh | None = None,
+    force_resume: bool = False,
+) -> Outcome:
+    """Train to the end of the schedule, or until a signal, from wherever the run directory `run.out` stands.
+
+    loader_factory  batches of NumPy from an example number on: this process's slices, endless
+    evaluate        called every `run.eval_every` steps, before the first and after the last, by all processes
+    step            in place of `make_step(experiment, ...)` (tests, instruments)
+    describe        what the data know about an example number, for the records of bad steps
+    flops_per_image model FLOPs of one image's step, for MFU; 0 = not shown
+    force_resume    go on although settings changed
+
+    Raises ValueError for what does not fit (batch and devices, changed settings, an unwritable or occupied directory,
+    checkpoints of another model), always before the first step.
+    """
+    run, out = experiment.run, Path(experiment.run.out)
+    first = jax.process_index() == 0
+    mesh = make_mesh(run.mesh_data, run.mesh_fsdp) if mesh is None else mesh
+    own_console = make_console(process_index=jax.process_index()) if console is None else None
+    console = own_console or console
+    assert console is not None
+    schedules = Schedules(experiment, data.examples // experiment.optim.batch)
+    take_step: StepFunction = make_step(experiment, data.channels, schedules, mesh) if step is None else step
+    held = state_sharding(experiment, data.channels, mesh)
+    key = jax.random.key(run.seed)
+    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, key))
+    about = describe_run(experiment, data)
+
+    with Preemption(mesh) as preemption, hold_directory(out, say=console.line):
+        checkpoints = Checkpointer(
+            out / CHECKPOINTS, keep_last=run.keep_last, keep_best=run.keep_best if evaluate else 0, warn=console.warn
+        )
+        check = None if force_resume else lambda meta: refuse_changes(meta, about, where=str(out))
+        restored = checkpoints.restore(pack(with_shardings(shapes, held)), check=check)
+        if restored is None:
+            state = jax.jit(lambda: init_state(experiment, data.channels, key), out_shardings=held)()
+            begun, seconds = 0, 0.0
+        else:
+            state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
+            console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
+        if first:
+            _write_whole(out / CONFIG_FILE, to_json(experiment))
+        loop = _Loop(
+            experiment=experiment,
+            about=about,
+            schedules=schedules,
+            step=take_step,
+            evaluate=evaluate,
+            describe=describe,
+            console=console,
+            preemption=preemption,
+            checkpoints=checkpoints,
+            writers=make_writers(
+                out,
+                step=begun,
+                process_index=jax.process_index(),
+                tensorboard=run.tensorboard,
+                extra=tuple(trackers),
+                warn=console.warn,
+            ),
+            clock=Clock(
+                total_steps=schedules.total,
+                global_batch=experiment.optim.batch,
+                devices=mesh.size,
+                flops_per_image=flops_per_image,
+                device_kind=mesh.devices.flat[0].device_kind,
+                seconds_before=seconds,
+            ),
+            examples=data.examples,
+        )
+        batches = loader_factory(examples_seen(state))
+        try:
+            return loop.run(state, begun, prefetch(iter(batches), lambda batch: host_to_global(batch, mesh)))
+        except StorageFailed as error:
+            console.warn(f"stopped: {error}")
+            return Outcome(loop.state, loop.done, Exit.STORAGE)
+        finally:
+            getattr(batches, "close", lambda: None)()
+            loop.writers.close()
+            if own_console is not None:
+                own_console.close()
+
+
+class _Loop:
+    """One run's loop and what it remembers between steps."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        about: dict[str, Any],
+        schedules: Schedules,
+        step: StepFunction,
+        evaluate: Evaluate | None,
+        describe: Describe | None,
+        console: Console,
+        preemption: Preemption,
+        checkpoints: Checkpointer,
+        writers: Writers,
+        clock: Clock,
+        examples: int,
+    ) -> None:
+        self.run_config, self.batch_size = experiment.run, experiment.optim.batch
+        self.out = Path(experiment.run.out)
+        self.out_dim = getattr(experiment.method, "out_dim", 0)
+        self.about, self.schedules, self.step = about, schedules, step
+        self.evaluate, self.describe, self.examples = evaluate, describe, examples
+        self.console, self.preemption = console, preemption
+        self.checkpoints, self.writers, self.clock = checkpoints, writers, clock
+        self.total = schedules.total
+        self.state: TrainState
+        self.begun = self.done = self.position = 0
+        self.window: list[tuple[int, int, dict[str, jax.Array]]] = []
+        self.bad_in_a_row, self.too_many_bad = 0, False
+        self.score: tuple[int, float] | None = None
+        self.last: dict[str, Any] = {}
+        self.verdict = ""
+
+    def run(self, state: TrainState, begun: int, batches: Iterator[Batch]) -> Outcome:
+        """Evaluate, save, take a batch, step; until the schedule ends or something ends it."""
+        self.state, self.done, self.begun, self.position = state, begun, begun, examples_seen(state)
+        # A run that stopped on bad steps and is started again gets the whole allowance again.
+        in_state = int(np.asarray(state.bad_steps))
+        self.bad_in_a_row = in_state if in_state < self.run_config.stop_after_bad else 0
+        shown = f"{self.batch_size} images a step, on {self.clock.devices} device(s)"
+        self.console.line(f"step {begun} of {self.total}, {shown}")
+        while True:
+            stopping = self.preemption.agreed()
+            if self.evaluate is not None and self._due(self.run_config.eval_every) and not stopping:
+                self._evaluate(self.evaluate)
+            ending = self._ending(stopping)
+            if self.done > begun and (ending is not None or self._due(self.run_config.checkpoint_every)):
+                self._save(last=ending is not None)
+            if ending is not None:
+                break
+            self._step(self._take(batches))
+            if self.done == begun + 1 or any(
+                map(self._due, (self.run_config.log_every, self.run_config.checkpoint_every))
+            ):
+                self._report()
+            self.checkpoints.poll()
+        self.checkpoints.close()
+        self._summary(ending)
+        return Outcome(self.state, self.done, ending)
+
+    def _due(self, every: int) -> bool:
+        """Whether something done every so many steps is due: also at the end, but not where an earlier run did it."""
+        fresh = self.done > self.begun or self.done == 0
+        return every > 0 and fresh and (self.done % every == 0 or self.done >= self.total)
+
+    def _ending(self, stopping: bool) -> Exit | None:
+        if self.too_many_bad:
+            return Exit.BAD_STEPS
+        if self.done >= self.total:
+            return Exit.DONE
+        return Exit.PREEMPTED if stopping or self._give_up() else None
+
+    def _give_up(self) -> bool:
+        # Between processes only `agreed` decides: an evaluation left by some would have the others wait for ever.
+        return jax.process_count() == 1 and self.preemption.flagged
+
+    def _take(self, batches: Iterator[Batch]) -> Batch:
+        with self.clock.waiting():
+            batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"the loader ended after {self.done} of {self.total} steps; it must be endless.")
+        return batch
+
+    def _step(self, batch: Batch) -> None:
+        start = time.monotonic()
+        self.state, metrics = self.step(self.state, batch)
+        self.window.append((self.done + 1, self.position, metrics))
+        self.done += 1
+        self.position += self.batch_size
+        if self.done == self.begun + 1:
+            jax.block_until_ready(metrics)
+            self.clock.begin(self.done)
+            self.console.line(f"first step after {words(time.monotonic() - start)}, compilation included")
+        elif len(self.window) > RUN_AHEAD:
+            jax.block_until_ready(self.window[-1 - RUN_AHEAD][2])
+
+    def _evaluate(self, evaluate: Evaluate) -> None:
+        with self.clock.pausing():
+            start = time.monotonic()
+            scores = {name: float(v) for name, v in evaluate(self.state, self.done, self._give_up).items()}
+        if scores:
+            self.score = (self.done, next(iter(scores.values())))
+            self.writers.write(self.done, scores, kind="eval")
+            shown = " | ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self.console.line(f"step {self.done}: {shown} ({words(time.monotonic() - start)})")
+
+    def _save(self, *, last: bool) -> None:
+        self._report()
+        with self.clock.pausing():
+            self.writers.flush()
+            score = self.score[1] if self.score is not None and self.score[0] == self.done else None
+            meta = {**self.about, "examples_seen": self.position, "seconds": self.clock.seconds}
+            saved = self.checkpoints.save(self.done, pack(self.state), meta, score=score, wait=last)
+        if last and not saved:
+            raise StorageFailed(f"the last checkpoint (step {self.done}) was not written")
+
+    def _report(self) -> None:
+        """Bring the metrics of all steps since the last time to the host and write them."""
+        window, self.window = self.window, []
+        if not window:
+            return
+        fetched = jax.device_get([metrics for _, _, metrics in window])
+        lap = self.clock.lap(self.done)
+        for (step, position, _), values in zip(window, fetched, strict=True):
+            values = {name: value.item() for name, value in values.items()}
+            bad = not values.get("finite", math.isfinite(values["loss"]))
+            self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
+            seen = position + self.batch_size
+            record = {"examples": seen, "epoch": round(seen / self.examples, 6), **values}
+            if bad:
+                self._note_bad(step, position, record)
+            if step == self.done:
+                self.last = values
+                record |= {**lap, **self._judge(values)}
+            self.writers.write(step, record)
+        self.console.progress(self.done, self.total, self._line(lap))
+
+    def _note_bad(self, step: int, position: int, record: Mapping[str, Any]) -> None:
+        n, most = self.bad_in_a_row, self.run_config.stop_after_bad
+        self.too_many_bad = self.too_many_bad or n >= most
+        path = None
+        if jax.process_index() == 0:
+            try:
+                path = write_bad_step(
+                    self.out,
+                    step,
+                    first_example=position,
+                    batch=self.batch_size,
+                    metrics=record,
+                    in_a_row=n,
+                    describe=self.describe,
+                )
+            except OSError as error:
+                self.console.warn(f"the record of bad step {step} was not written: {error}")
+        where = f"; protloc pretrain --replay {path}" if path else ""
+        self.console.warn(f"step {step} was not finite and changed nothing ({n} in a row, stopping at {most}){where}")
+
+    def _judge(self, values: Mapping[str, float]) -> dict[str, str]:
+        if not self.out_dim or not all(name in values for name in DIAGNOSED):
+            return {}
+        warmup = max(self.schedules.warmup, self.schedules.frozen_steps)
+        verdict = judge(values, out_dim=self.out_dim, step=self.done, warmup=warmup)
+        if verdict.state != self.verdict and (verdict.alarm or self.verdict):
+            tell = self.console.warn if verdict.alarm else self.console.line
+            tell(f"step {self.done}, {verdict.state}: {verdict.words}")
+        self.verdict = verdict.state
+        return {"verdict": verdict.state}
+
+    def _line(self, lap: dict[str, float]) -> str:
+        epoch = self.position / self.examples
+        shown = [f"epoch {epoch:.2f}"]
+        shown += [f"{name} {self.last[name]:.4g}" for name in ("loss", "lr", "grad_norm") if name in self.last]
+        return " | ".join([*shown, *filter(None, [self.clock.line(lap)])])
+
+    def _summary(self, exit: Exit) -> None:
+        why = {
+            Exit.DONE: "done",
+            Exit.PREEMPTED: f"stopped by {self.preemption.signal_name or 'a signal'}; the same command goes on",
+            Exit.BAD_STEPS: f"stopped: {self.bad_in_a_row} steps in a row were not finite, see {self.out / BAD_STEPS}",
+        }[exit]
+        loss = f", loss {self.last['loss']:.4f}" if "loss" in self.last else ""
+        self.console.line(
+            f"{why}: {self.done} of {self.schedules.total} steps, {self.position} images in "
+            f"{words(self.clock.seconds)}{loss}; checkpoint {self.checkpoints.directory / str(self.done)}, metrics "
+            f"{self.out / 'metrics.jsonl'}"
+        )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

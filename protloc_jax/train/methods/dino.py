@@ -1,0 +1,168 @@
+"""DINO: self-distillation without labels (Caron et al. 2021, arXiv:2104.14294)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from protloc_jax.channels import ChannelSet
+from protloc_jax.data.batch import Batch
+from protloc_jax.model.heads import DinoHead
+from protloc_jax.model.vit import Vit
+from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_moments, feature_spread
+from protloc_jax.objective.dino import dino_loss, update_centre
+from protloc_jax.objective.koleo import koleo_loss
+from protloc_jax.objective.sinkhorn import balanced_logits
+from protloc_jax.train.curves import Curve, Horizon, constant, cosine, linear_by_epoch
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.method import DROP_PATH, Group, LossOutput, Scalars, Tree
+from protloc_jax.views.config import ViewsConfig
+from protloc_jax.views.multicrop import Views
+
+
+class Dino:
+    """The student sees all views, its moving average the teacher the global ones; both end in the same kind of head."""
+
+    ema: Mapping[str, str] = {"backbone": "backbone", "head": "head"}
+
+    def __init__(self, experiment: Experiment, channels: ChannelSet) -> None:
+        self.config = experiment.method
+        # Balanced assignments and KoLeo compare the examples of a batch; the published loss does not.
+        self.splits_over_micro_batches = self.config.centring == "centre" and not self.config.koleo
+        self.vit_config = dataclasses.replace(experiment.model, channels=len(channels))
+        self.vit = Vit(self.vit_config)
+        self.head = DinoHead(
+            out_dim=self.config.out_dim,
+            hidden=self.config.hidden,
+            bottleneck=self.config.bottleneck,
+            layers=self.config.layers,
+            norm_last_layer=self.config.norm_last_layer,
+            dtype=experiment.model.dtype,
+            kernels=experiment.model.init,
+        )
+
+    @staticmethod
+    def schedules(experiment: Experiment, horizon: Horizon) -> dict[str, Curve]:
+        """Teacher momentum (cosine to 1), teacher temperature (by epoch), student temperature, centre momentum."""
+        c = experiment.method
+        temp = linear_by_epoch(
+            c.warmup_teacher_temp, c.teacher_temp, c.warmup_teacher_temp_epochs, horizon.steps_per_epoch
+        )
+        return {
+            "momentum": cosine(c.momentum, 1.0, horizon.total),
+            "teacher_temp": temp,
+            "student_temp": constant(c.student_temp),
+            "centre_momentum": constant(c.centre_momentum),
+        }
+
+    def views(self, config: ViewsConfig) -> ViewsConfig:
+        """The views as configured: at least one global crop, and two crops in all."""
+        if config.n_global + config.n_local < 2:
+            raise ValueError(
+                f"dino compares different views of an image; views.n_global={config.n_global} and "
+                f"views.n_local={config.n_local} make no pair."
+            )
+        return config
+
+    def init(self, key: jax.Array) -> tuple[Tree, Tree, Tree]:
+        """Student, a teacher equal to it, and a centre of zeros."""
+        size, dim = self.vit_config.image_size, self.vit_config.shape.dim
+        image = jnp.zeros((1, size, size, self.vit_config.channels))
+        params = {
+            "backbone": self.vit.init(jax.random.fold_in(key, 0), image)["params"],
+            "head": self.head.init(jax.random.fold_in(key, 1), jnp.zeros((1, dim)))["params"],
+        }
+        # Copies: one buffer under two names would be donated twice, and the teacher would be the student.
+        teacher = jax.tree.map(jnp.copy, params)
+        return params, teacher, {"centre": jnp.zeros((self.config.out_dim,), jnp.float32)}
+
+    def group(self, path: str) -> Group:
+        """The prototypes are the freezable last layer; their gains are fixed at 1 with `norm_last_layer`."""
+        if path == "head/last/g" and self.config.norm_last_layer:
+            return "fixed"
+        return "last" if path.startswith("head/last/") else "main"
+
+    def loss(
+        self,
+        params: Tree,
+        teacher: Tree,
+        buffers: Tree,
+        views: Views,
+        *,
+        batch: Batch,
+        keys: jax.Array,
+        scalars: Scalars,
+    ) -> LossOutput:
+        """The DINO loss of views [B, V, S, S, C]: one forward pass a resolution, the head once over all crops."""
+        teacher_logits = self._prototypes(teacher, self._encode(teacher, views.global_, None))
+
+        n_global, n_local = views.global_.shape[1], views.local.shape[1]
+        drop_keys = self._drop_keys(keys, n_global + n_local)
+        features = [self._encode(params, views.global_, None if drop_keys is None else drop_keys[:, :n_global])]
+        if n_local:
+            local_keys = None if drop_keys is None else drop_keys[:, n_global:]
+            features.append(self._encode(params, views.local, local_keys))
+        student_logits = self._prototypes(params, jnp.concatenate(features, axis=1))
+
+        centre, raw_mean = buffers["centre"], None
+        if self.config.centring == "sinkhorn":
+            # The centre goes on following the raw logits, for its norm is watched; the loss does without it.
+            raw_mean = teacher_logits.astype(jnp.promote_types(teacher_logits.dtype, jnp.float32)).mean((0, 1))
+            centre = jnp.zeros_like(centre)
+            teacher_logits = balanced_logits(
+                teacher_logits, teacher_temp=scalars["teacher_temp"], iterations=self.config.sinkhorn_iterations
+            )
+        loss, stats = dino_loss(
+            student_logits,
+            teacher_logits,
+            centre,
+            student_temp=scalars["student_temp"],
+            teacher_temp=scalars["teacher_temp"],
+        )
+        if self.config.koleo:
+            loss = loss + self.config.koleo * koleo_loss(features[0])
+        means = {
+            "teacher_entropy": stats.teacher_entropy,
+            "kl": stats.kl,
+            "teacher_probabilities": stats.teacher_probabilities,
+            "teacher_logits": stats.teacher_logits if raw_mean is None else raw_mean,
+            **feature_moments(jax.lax.stop_gradient(features[0])),
+        }
+        return LossOutput(loss, means, {})
+
+    def update_buffers(self, buffers: Tree, output: LossOutput, scalars: Scalars) -> Tree:
+        """The centre follows the mean teacher logits of the whole batch."""
+        return {"centre": update_centre(buffers["centre"], output.means["teacher_logits"], scalars["centre_momentum"])}
+
+    def metrics(self, buffers: Tree, output: LossOutput) -> dict[str, jax.Array]:
+        """What tells a healthy run from a collapsed one; `objective.diagnostics.judge` puts it in words."""
+        means = output.means
+        return {
+            "teacher_entropy": means["teacher_entropy"],
+            "prototype_entropy": entropy(means["teacher_probabilities"]),
+            "kl": means["kl"],
+            "centre_norm": jnp.linalg.norm(buffers["centre"]),
+            "feature_std": feature_spread(means),
+            "effective_rank": effective_rank(means),
+        }
+
+    def _encode(self, params: Tree, images: jax.Array, drop_keys: jax.Array | None) -> jax.Array:
+        """CLS vectors [B, V, D] of views [B, V, S, S, C]."""
+        output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys)
+        return output.cls
+
+    def _prototypes(self, params: Tree, features: jax.Array) -> jax.Array:
+        """Logits [B, V, K] of CLS vectors [B, V, D]."""
+        logits: Any = self.head.apply({"params": params["head"]}, features)
+        return logits
+
+    def _drop_keys(self, keys: jax.Array, views: int) -> jax.Array | None:
+        """One key a view, [B, V], or None when the student drops no path."""
+        if not self.vit_config.drop_path:
+            return None
+        of_view = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+        return jax.vmap(lambda key: of_view(jax.random.fold_in(key, DROP_PATH), jnp.arange(views)))(keys)

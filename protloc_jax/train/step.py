@@ -1,0 +1,216 @@
+"""One optimisation step, `(state, batch) -> (state, metrics)`: the only place where training arithmetic is composed.
+
+Order, as facebookresearch/dino: schedules, loss, check for non-finite numbers, clip per tensor, drop the frozen last
+layer's gradients, AdamW, moving average of the teacher over all parameters, centre. Training, benchmarks and replay
+call the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from protloc_jax.channels import ChannelSet
+from protloc_jax.data.batch import Batch
+from protloc_jax.devices import AXES, batch_sharding, check_divides, params_sharding, replicated
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.method import VIEWS, LossOutput, Method, Tree
+from protloc_jax.train.methods import METHODS
+from protloc_jax.train.optimizer import apply_updates, clip_factors, moving_average, plan_updates, square_norms
+from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.state import TrainState, add_examples, init_state
+from protloc_jax.views.multicrop import make_views
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+# (image, partner, example keys, dtype) -> views; every argument and result leads with the example axis.
+ViewMaker = Callable[[Any, Any, jax.Array, Any], Any]
+
+
+def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules, mesh: Mesh | None = None) -> Any:
+    """The jitted step of an experiment: `step(state, batch) -> (state, metrics)`; `state` is donated.
+
+    `batch` is the global batch (its size is `optim.batch`), split over all devices of `mesh` on its leading axis; the
+    state lies as `state_sharding` says. `metrics` are scalars on the device: loss, grad_norm, finite (1 or 0),
+    bad_steps, every schedule, and the method's own.
+    Raises ValueError where batch, mesh, accumulation, views and method do not fit together.
+    """
+    method = METHODS[experiment.method.name](experiment, channels)
+    accumulation = experiment.optim.accumulation
+    if accumulation > 1 and not method.splits_over_micro_batches:
+        raise ValueError(
+            f"optim.accumulation={accumulation}: the loss of method '{experiment.method.name}' compares the examples "
+            "of a batch with one another and does not split over micro-batches; use 1."
+        )
+    if mesh is not None:
+        check_divides(experiment.optim.batch, mesh, accumulation)
+    step = step_function(experiment, method, schedules, view_maker(experiment, channels, method, mesh), mesh)
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    held = state_sharding(experiment, channels, mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(held, batch_sharding(mesh)),
+        out_shardings=(held, replicated(mesh)),
+    )
+
+
+def state_sharding(experiment: Experiment, channels: ChannelSet, mesh: Mesh) -> TrainState:
+    """Where every leaf of the state lies: a TrainState of NamedShardings."""
+    shapes = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    return params_sharding(mesh, shapes)
+
+
+def view_maker(experiment: Experiment, channels: ChannelSet, method: Method, mesh: Mesh | None) -> ViewMaker:
+    """The experiment's views; on a mesh every device makes those of its own examples, without any exchange."""
+    config = method.views(experiment.views)
+
+    def views(image: Any, partner: Any, keys: jax.Array, dtype: Any) -> Any:
+        def local(image: Any, partner: Any, key_data: jax.Array) -> Any:
+            of_views = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+            make = make_views(config, channels, dtype=dtype)
+            return make(image, of_views(jax.random.wrap_key_data(key_data), VIEWS), partner)
+
+        arguments = (image, partner, jax.random.key_data(keys))
+        if mesh is None:
+            return local(*arguments)
+        by_example = PartitionSpec(AXES)
+        split = jax.shard_map(local, mesh=mesh, in_specs=by_example, out_specs=by_example, check_vma=False)
+        return split(*arguments)
+
+    return views
+
+
+def example_keys(key_data: jax.Array, example: jax.Array) -> jax.Array:
+    """Typed keys [B], one an example, from the run's key data and addresses [B, 2] (epoch, offset)."""
+    key = jax.random.wrap_key_data(key_data)
+    return jax.vmap(lambda at: jax.random.fold_in(jax.random.fold_in(key, at[0]), at[1]))(example)
+
+
+def step_function(
+    experiment: Experiment, method: Method, schedules: Schedules, views: ViewMaker, mesh: Mesh | None = None
+) -> Step:
+    """The pure, unjitted step. `views` may be anything that turns a batch's images into what the method's loss takes.
+
+    `batch.image` can be any tree of arrays that lead with the example axis.
+    """
+    optim = experiment.optim
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        size = batch.example.shape[0]
+        if size % optim.accumulation:
+            raise ValueError(f"a batch of {size} does not split into optim.accumulation={optim.accumulation}.")
+        scalars = schedules(state.step)
+        params, teacher = _whole(state.params, mesh), _whole(state.teacher, mesh)
+        dtype = jnp.promote_types(jax.tree.leaves(params["backbone"])[0].dtype, jnp.float32)
+
+        def loss_of(params: Tree, micro: Batch) -> tuple[jax.Array, LossOutput]:
+            keys = example_keys(state.key, micro.example)
+            seen = jax.lax.stop_gradient(views(micro.image, micro.partner, keys, dtype))
+            rest = micro._replace(image=None, partner=None)
+            output = method.loss(params, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
+            return output.loss, output
+
+        grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
+        plan = plan_updates(params, method.group, optim)
+        squares = square_norms(grads, plan)
+        buffers = method.update_buffers(state.buffers, output, scalars)
+        total_square = sum(s.sum() for s in jax.tree.leaves(squares))
+        # A sum of squares is finite only where every gradient is (and none overflows, which is as bad).
+        good = jnp.isfinite(output.loss) & jnp.isfinite(total_square) & _all_finite(buffers)
+
+        new_params, opt_state = apply_updates(
+            state.params,
+            grads,
+            state.opt_state,
+            plan=plan,
+            factors=clip_factors(squares, optim.clip),
+            lr=scalars["lr"],
+            weight_decay=scalars["weight_decay"],
+            freeze_last=scalars["freeze_last_layer"],
+            good=good,
+            config=optim,
+        )
+        new_teacher = state.teacher
+        if method.ema:
+            new_teacher = moving_average(state.teacher, new_params, method.ema, momentum=scalars["momentum"], good=good)
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), buffers, state.buffers)
+        bad_steps = jnp.where(good, 0, state.bad_steps + 1).astype(jnp.int32)
+        new_state = TrainState(
+            params=new_params,
+            teacher=new_teacher,
+            buffers=kept,
+            opt_state=opt_state,
+            step=state.step + 1,
+            examples=add_examples(state.examples, size),
+            bad_steps=bad_steps,
+            key=state.key,
+        )
+        metrics = {
+            "loss": output.loss,
+            "grad_norm": jnp.sqrt(total_square),
+            "finite": good.astype(jnp.int32),
+            "bad_steps": bad_steps,
+            **{name: jnp.asarray(value) for name, value in scalars.items()},
+            **method.metrics(kept, output),
+        }
+        return new_state, metrics
+
+    return step
+
+
+def _gradients(
+    loss_of: Callable[[Tree, Batch], tuple[jax.Array, LossOutput]],
+    params: Tree,
+    batch: Batch,
+    accumulation: int,
+    mesh: Mesh | None,
+) -> tuple[Tree, LossOutput]:
+    """Gradients and loss output of the whole batch; with accumulation one micro-batch at a time.
+
+    Micro-batch i is every accumulation-th example from i on, so that each device works on its own examples only.
+    """
+    grad = jax.grad(loss_of, has_aux=True)
+    if accumulation == 1:
+        return grad(params, batch)
+
+    def strided(x: jax.Array) -> jax.Array:
+        return _by_example(x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]), mesh)
+
+    stacked = jax.tree.map(strided, batch)
+
+    def add(total: tuple[Tree, LossOutput], i: jax.Array) -> tuple[tuple[Tree, LossOutput], dict[str, jax.Array]]:
+        micro = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False), stacked)
+        grads, output = grad(params, micro)
+        summed = jax.tree.map(jnp.add, total, (grads, output._replace(rows={})))
+        return summed, output.rows
+
+    shapes = jax.eval_shape(lambda: grad(params, jax.tree.map(lambda x: x[:, 0], stacked)))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1]._replace(rows={})))
+    (grads, output), rows = jax.lax.scan(add, zeros, jnp.arange(accumulation))
+    grads, output = jax.tree.map(lambda x: x / accumulation, (grads, output))
+    # Rows come stacked by micro-batch [A, B/A, ...]; back in the order of the batch.
+    rows = jax.tree.map(lambda r: jnp.swapaxes(r, 0, 1).reshape(-1, *r.shape[2:]), rows)
+    return grads, output._replace(rows=rows)
+
+
+def _whole(params: Tree, mesh: Mesh | None) -> Tree:
+    """Parameters gathered for use; said here, lest the compiler move activations to sharded weights instead."""
+    if mesh is None or mesh.shape["fsdp"] == 1:
+        return params
+    return jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+
+def _by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    if mesh is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(AXES)))
+
+
+def _all_finite(tree: Tree) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in floats] or [True]))

@@ -1,0 +1,417 @@
+"""The loop with a step that compiles in no time: order, metrics, resuming, signals, bad steps, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import tiny_training as tiny
+
+from protloc_jax.channels import parse
+from protloc_jax.telemetry.writers import read_metrics
+from protloc_jax.train.checkpoint import Checkpointer, load_weights
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.loop import Exit
+from protloc_jax.train.resume import ResumeRefused
+from protloc_jax.train.state import examples_seen
+
+
+class Lines:
+    """A console that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.warned: list[str] = []
+        self.steps: list[int] = []
+
+    def line(self, text):
+        self.said.append(text)
+
+    def warn(self, text):
+        self.warned.append(text)
+
+    def progress(self, step, total, text):
+        self.steps.append(step)
+
+    def close(self):
+        raise AssertionError("the console belongs to the caller")
+
+
+class Killed(Exception):
+    """Stands for a crash at a place of the test's choosing."""
+
+
+def dying(last):
+    """A step after which, `last` steps being done, the next one dies."""
+    step = tiny.cheap_step()
+
+    def until(state, batch):
+        if int(state.step) == last:
+            raise Killed
+        return step(state, batch)
+
+    return until
+
+
+@pytest.fixture(autouse=True)
+def saved_at_once(monkeypatch):
+    """Steps of no length would overtake the writing of checkpoints, and these tests count them."""
+    save = Checkpointer.save
+    monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every run of this file compiles the same few programs; all but the first read them from a folder."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(names[1], 0.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its directory and outcome."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, tiny.train(out)
+
+
+def test_a_whole_run(whole):
+    out, outcome = whole
+    assert outcome.exit is Exit.DONE and outcome.step == 20
+    assert int(outcome.state.step) == 20 and examples_seen(outcome.state) == 80
+    assert sorted(tiny.losses(out)) == list(range(1, 21))
+    record = read_metrics(out / "metrics.jsonl")[-1]
+    assert record["examples"] == 80 and record["epoch"] == pytest.approx(80 / 24)
+    assert record["images_per_s"] > 0 and record["eta_s"] == 0 and record["data_wait_percent"] >= 0
+    assert sorted(int(p.name) for p in (out / "checkpoints").iterdir())[-1] == 20
+    saved = Experiment(**{})
+    assert json.loads((out / "config.json").read_text())["optim"]["batch"] == 4 != saved.optim.batch
+
+
+def test_the_checkpoint_tells_all_that_evaluation_needs(whole):
+    out, outcome = whole
+    weights, meta = load_weights(out)
+    assert tiny.bits(weights) == tiny.bits(outcome.state.teacher)
+    assert meta["channels"] == [["nucleus", "nucleus"], ["gfp", "protein"]]
+    assert meta["examples_seen"] == 80 and meta["step"] == 20
+    assert meta["normalisation"]["kind"] in ("self", "dataset", "none")
+    assert meta["config"]["model"]["dim"] == 16
+    assert meta["data"] == {"name": "noise", "digest": "d0", "examples": 24}
+    assert meta["seconds"] > 0
+
+
+@pytest.mark.parametrize("last", [2, 3, 7, 13])
+def test_a_crashed_run_goes_on_bit_for_bit(tmp_path, whole, last):
+    """Before the first checkpoint (of step 3), right after it, between two, in a later epoch."""
+    out, outcome = whole
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, step=dying(last))
+    console = Lines()
+    resumed = tiny.train(tmp_path, console=console)
+    assert resumed.exit is Exit.DONE
+    assert tiny.bits(resumed.state) == tiny.bits(outcome.state)
+    assert tiny.losses(tmp_path) == tiny.losses(out)
+    begun = [line for line in console.said if "resumed from" in line]
+    assert [line.split("(")[0].split("/")[-1] for line in begun] == ([f"{last // 3 * 3} "] if last >= 3 else [])
+    assert console.warned == []
+
+
+def test_metrics_between_log_steps_survive_too(tmp_path, whole):
+    """Logged every 7 steps, saved every 3: the file is never behind a checkpoint, and has each step once."""
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, "run.log_every=7", step=dying(11))
+    tiny.train(tmp_path, "run.log_every=7")
+    assert tiny.losses(tmp_path) == tiny.losses(whole[0])
+
+
+def test_a_finished_run_is_left_alone(tmp_path, whole):
+    tiny.train(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
+
+    def never(start):
+        raise AssertionError("asked for data")
+        yield
+
+    again = tiny.train(tmp_path, loader_factory=never)
+    assert again.exit is Exit.DONE and again.step == 20
+    assert tiny.bits(again.state) == tiny.bits(whole[1].state)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
+    assert tiny.losses(tmp_path) == tiny.losses(whole[0])
+
+
+def test_seconds_add_up_over_restarts(tmp_path):
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, step=dying(7), loader_factory=partial(tiny.batches, seconds=0.05))
+    _, first = load_weights(tmp_path)
+    tiny.train(tmp_path)
+    _, second = load_weights(tmp_path)
+    assert second["seconds"] > first["seconds"] > 0.25
+
+
+def test_order_is_evaluate_save_batch_step(tmp_path):
+    events: list[str] = []
+
+    def factory(start):
+        for batch in tiny.batches(start):
+            events.append("batch")
+            yield batch
+
+    step = tiny.cheap_step()
+
+    def noted(state, batch):
+        events.append("step")
+        return step(state, batch)
+
+    def evaluate(state, done, give_up):
+        events.append(f"evaluate {done}")
+        assert int(state.step) == done and not give_up()
+        return {"score": done / 10, "other": 1.0}
+
+    outcome = tiny.train(
+        tmp_path, "optim.steps=6", "run.eval_every=4", evaluate=evaluate, step=noted, loader_factory=factory
+    )
+    assert outcome.exit is Exit.DONE
+    assert [e for e in events if e != "batch"] == [
+        *("evaluate 0", "step", "step", "step", "step", "evaluate 4", "step", "step", "evaluate 6")
+    ]
+    # No more than the two batches placed ahead.
+    assert events.count("batch") == 6 + 2
+    scores = read_metrics(tmp_path / "metrics.jsonl", kind="eval")
+    assert [(r["step"], r["score"]) for r in scores] == [(0, 0.0), (4, 0.4), (6, 0.6)]
+
+
+def test_the_best_by_the_first_score_is_kept(tmp_path):
+    by_step = {0: 0.0, 3: 0.9, 6: 0.2, 9: 0.3, 12: 0.4, 15: 0.5, 18: 0.6, 20: 0.1}
+    options = ("run.eval_every=3", "run.keep_last=1", "run.keep_best=1")
+    tiny.train(tmp_path, *options, evaluate=lambda state, done, give_up: {"f1": by_step[done], "bad": -done})
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [3, 20]
+
+
+def test_evaluation_is_not_repeated_on_resume(tmp_path):
+    seen: list[int] = []
+
+    def evaluate(state, done, give_up):
+        seen.append(done)
+        return {"f1": 0.5}
+
+    run = partial(tiny.train, tmp_path, "run.eval_every=3", evaluate=evaluate)
+    with pytest.raises(Killed):
+        run(step=dying(7))
+    assert seen == [0, 3, 6]
+    run()
+    assert seen == [0, 3, 6, 9, 12, 15, 18, 20]
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl", kind="eval")] == seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_under_way_and_the_run_goes_on(tmp_path, whole, number):
+    step = tiny.cheap_step()
+
+    def signalled(state, batch):
+        if int(state.step) == 7:
+            os.kill(os.getpid(), number)
+        return step(state, batch)
+
+    console = Lines()
+    stopped = tiny.train(tmp_path, "run.checkpoint_every=0", step=signalled, console=console)
+    assert stopped.exit is Exit.PREEMPTED == 75 and stopped.step == 8
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["8"]
+    assert "the same command goes on" in console.said[-1] and signal.Signals(number).name in console.said[-1]
+    assert sorted(tiny.losses(tmp_path)) == list(range(1, 9))
+    resumed = tiny.train(tmp_path)
+    assert tiny.bits(resumed.state) == tiny.bits(whole[1].state)
+    assert tiny.losses(tmp_path) == tiny.losses(whole[0])
+
+
+def test_a_signal_during_an_evaluation_reaches_it(tmp_path):
+    gave_up = []
+
+    def evaluate(state, done, give_up):
+        if done == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+            gave_up.append(give_up())
+            return {}
+        return {"f1": 0.1}
+
+    stopped = tiny.train(tmp_path, "run.eval_every=3", "run.checkpoint_every=0", evaluate=evaluate)
+    assert gave_up == [True]
+    assert stopped.exit is Exit.PREEMPTED and stopped.step == 6
+    assert (tmp_path / "checkpoints" / "6").is_dir()
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl", kind="eval")] == [0, 3]
+
+
+def test_bad_steps_are_recorded_and_survived(tmp_path):
+    console = Lines()
+    ids = {"describe": lambda n: {"epoch": n // 24, "offset": n % 24, "id": f"cell{n % 24}"}}
+    outcome = tiny.train(tmp_path, step=tiny.cheap_step(frozenset({5, 6, 9})), console=console, **ids)
+    assert outcome.exit is Exit.DONE and int(outcome.state.bad_steps) == 0
+    assert sorted(p.name for p in (tmp_path / "bad_steps").iterdir()) == ["5.json", "6.json", "9.json"]
+    record = json.loads((tmp_path / "bad_steps" / "9.json").read_text())
+    assert record["first_example"] == 32 and record["in_a_row"] == 1
+    assert record["examples"][0] == {"number": 32, "epoch": 1, "offset": 8, "id": "cell8"}
+    assert [e["number"] for e in record["examples"]] == [32, 33, 34, 35]
+    assert record["replay"].endswith("--replay " + str(tmp_path / "bad_steps" / "9.json"))
+    assert (
+        len(console.warned) == 3 and "step 6 was not finite" in console.warned[1] and "(2 in a row" in console.warned[1]
+    )
+    lines = {r["step"]: r for r in read_metrics(tmp_path / "metrics.jsonl")}
+    assert lines[5]["loss"] == "NaN" and lines[5]["finite"] == 0 and lines[7]["finite"] == 1
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 20])
+def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path, log_every):
+    """Found at the next look at the metrics; the parameters are those before the first bad step either way."""
+    bad = frozenset(range(6, 30))
+    outcome = tiny.train(
+        tmp_path,
+        "run.stop_after_bad=3",
+        f"run.log_every={log_every}",
+        "run.checkpoint_every=0",
+        step=tiny.cheap_step(bad),
+    )
+    assert outcome.exit is Exit.BAD_STEPS == 70
+    assert outcome.step == {1: 8, 4: 8, 20: 20}[log_every]
+    assert (tmp_path / "bad_steps" / "6.json").exists()
+    weights, meta = load_weights(tmp_path, "params")
+    assert meta["step"] == outcome.step
+    fine = tiny.train(tmp_path / "fine", "optim.steps=5", "optim.warmup_epochs=0", step=tiny.cheap_step())
+    assert tiny.bits(weights) == tiny.bits(fine.state.params)
+
+
+def test_a_run_stopped_by_bad_steps_may_be_tried_again(tmp_path):
+    bad = tiny.cheap_step(frozenset(range(6, 10)))
+    first = tiny.train(tmp_path, "run.stop_after_bad=3", step=bad)
+    assert first.exit is Exit.BAD_STEPS and first.step == 8
+    assert int(first.state.bad_steps) == 3
+    assert tiny.train(tmp_path, "run.stop_after_bad=3", step=bad).exit is Exit.DONE
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("optim.batch=8",), ["optim.batch: 4 -> 8"]),
+        (("model.depth=2", "optim.lr=1e-3"), ["model.depth: 1 -> 2", "optim.lr: 0.0005 -> 0.001"]),
+        (("run.seed=1",), ["run.seed: 0 -> 1"]),
+    ],
+)
+def test_changed_settings_are_refused_by_name(tmp_path, whole, change, named):
+    tiny.train(tmp_path, "optim.steps=3", "optim.warmup_epochs=0")
+    with pytest.raises(ResumeRefused) as refused:
+        tiny.train(tmp_path, "optim.steps=3", "optim.warmup_epochs=0", *change)
+    assert all(text in str(refused.value) for text in named)
+    assert "--force-resume" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"channels": parse("gfp,nucleus")}, "channels: nucleus:nucleus, gfp:protein -> gfp:protein, nucleus:nucleus"),
+        ({"examples": 28}, "training examples: 24 -> 28"),
+        ({"digest": "d1"}, "content of the records: d0 -> d1"),
+    ],
+)
+def test_changed_data_are_refused(tmp_path, facts, named):
+    run = partial(tiny.train, tmp_path, "optim.steps=3", "optim.warmup_epochs=0")
+    run()
+    with pytest.raises(ResumeRefused, match=named):
+        run(data=tiny.facts(**facts))
+
+
+def test_what_is_free_may_change_and_force_goes_further(tmp_path):
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, step=dying(7))
+    free = ("run.log_every=5", "run.keep_last=1", "data.threads=7", "model.remat=block", "name=other")
+    with pytest.raises(Killed):
+        tiny.train(tmp_path, *free, step=dying(11))
+    forced = tiny.train(tmp_path, *free, "optim.lr=1e-3", force_resume=True)
+    assert forced.exit is Exit.DONE and forced.step == 20
+
+
+def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
+    refused = []
+
+    def evaluate(state, done, give_up):
+        if done == 3:
+            with pytest.raises(ValueError, match=f"in use by another job .process {os.getpid()} on "):
+                tiny.train(tmp_path)
+            refused.append(done)
+        return {"f1": 0.0}
+
+    tiny.train(tmp_path, "run.eval_every=3", "optim.steps=4", "optim.warmup_epochs=0", evaluate=evaluate)
+    assert refused == [3]
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_bad_input_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match="holds less than one batch"):
+        tiny.train(tmp_path / "a", "optim.batch=32")
+    with pytest.raises(ValueError, match=r"run directory .* cannot be written"):
+        tiny.train(tmp_path / "b", "run.out=/proc/nothing/here")
+    with pytest.raises(ValueError, match=r"the loader ended after 2 of 20 steps"):
+        tiny.train(
+            tmp_path / "c",
+            loader_factory=lambda start: [b for b, _ in zip(tiny.batches(start), range(2), strict=False)],
+        )
+
+
+def test_checkpoints_that_cannot_be_written_stop_the_run_after_three(tmp_path, monkeypatch):
+    from protloc_jax.train.checkpoint import ocp
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", full)
+    console = Lines()
+    outcome = tiny.train(tmp_path, console=console)
+    assert outcome.exit is Exit.STORAGE == 74 and outcome.step == 9
+    assert len(console.warned) == 3 and "3 failures in a row" in console.warned[-1]
+    assert sorted(tiny.losses(tmp_path)) == list(range(1, 10))
+
+
+def test_a_last_checkpoint_that_fails_is_not_success(tmp_path, monkeypatch):
+    from protloc_jax.train.checkpoint import ocp
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", full)
+    console = Lines()
+    outcome = tiny.train(tmp_path, "run.checkpoint_every=0", console=console)
+    assert outcome.exit is Exit.STORAGE and outcome.step == 20
+    assert "the last checkpoint (step 20) was not written" in console.warned[-1]
+
+
+def test_the_loop_leaves_metrics_on_the_device_between_log_steps(tmp_path, monkeypatch):
+    """Only at the first step, at log steps and before checkpoints is anything brought back."""
+    from protloc_jax.train import loop
+
+    fetched = []
+    real = jax.device_get
+    monkeypatch.setattr(loop.jax, "device_get", lambda tree: (fetched.append(len(tree)), real(tree))[1])
+    tiny.train(tmp_path, "run.log_every=8", "run.checkpoint_every=0")
+    assert fetched == [1, 7, 8, 4]
+
+
+def test_the_verdict_is_told_in_words(tmp_path):
+    step = tiny.cheap_step()
+
+    def collapsed(state, batch):
+        state, metrics = step(state, batch)
+        flat = {"teacher_entropy": np.log(8), "kl": 0.0, "feature_std": 0.5, "effective_rank": 5.0, "centre_norm": 1.0}
+        return state, {**metrics, **{k: jax.numpy.float32(v) for k, v in flat.items()}}
+
+    console = Lines()
+    tiny.train(tmp_path, step=collapsed, console=console)
+    (warning,) = console.warned
+    assert warning.startswith("step 6, uniform collapse: the teacher spreads evenly")
+    verdicts = {r["step"]: r["verdict"] for r in read_metrics(tmp_path / "metrics.jsonl")}
+    assert verdicts[5] == "warming up" and verdicts[6] == "uniform collapse" == verdicts[20]
