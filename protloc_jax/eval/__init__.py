@@ -1,0 +1,1 @@
+"""Evaluation: features, hand-made baselines, splits, scores with intervals, k-NN, linear probe, attention maps."""

@@ -1,0 +1,149 @@
+"""From records to a feature table: encoded in parts that a rerun finds again, then put together in record order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import protloc_jax
+from protloc_jax.config import nearest
+from protloc_jax.data.read import Records
+from protloc_jax.data.sequential import sequential
+from protloc_jax.eval.features import LABEL_SEPARATOR, FeatureTable, known_format
+from protloc_jax.model.encoder import Encoder
+
+POOLINGS = ("cls", "mean", "cls+mean")
+PLAN = "plan.json"
+Progress = Callable[[int, int], None]
+
+
+def embed(
+    encoder: Encoder,
+    records: Records,
+    out: str | Path,
+    *,
+    rows: Sequence[int] | np.ndarray | None = None,
+    pooling: str = "cls",
+    batch: int = 64,
+    part: int = 4096,
+    progress: Progress | None = None,
+) -> FeatureTable:
+    """Encode records (all, or `rows` in that order), write the table to `out` (.h5ad or .parquet) and return it.
+
+    pooling   "cls": the class token; "mean": the mean patch token; "cls+mean": both, concatenated
+    part      images a part: a killed run loses at most one, and the same call goes on after the last whole part
+    progress  called with (images done, images in all)
+    Raises ValueError where the encoder's channels are not in the records (naming the nearest), for bad pooling, or
+    where the parts beside `out` belong to other weights, data or settings.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
+    out = known_format(out)
+    chosen = np.arange(records.n) if rows is None else np.asarray(rows, np.int64)
+    if not len(chosen):
+        raise ValueError(f"{records.directory}: no rows to embed.")
+    names = encoder.channels.names
+    records.info.channel_set.select(names)
+    provenance = {**encoder.provenance, **data_facts(records), "pooling": pooling, "layer": "last"}
+    plan = {**provenance, "rows": hashlib.sha256(chosen.tobytes()).hexdigest(), "part": part, "n": len(chosen)}
+    parts = out.with_name(out.name + ".parts")
+    _open_parts(parts, plan)
+    files = []
+    for number, start in enumerate(range(0, len(chosen), part)):
+        file = parts / f"part-{number:05d}.npy"
+        files.append(file)
+        mine = chosen[start : start + part]
+        if not file.is_file():
+            _write_whole(file, _encode(encoder, records, mine, pooling, batch))
+        if progress is not None:
+            progress(start + len(mine), len(chosen))
+    x = np.concatenate([np.load(file, allow_pickle=False) for file in files])
+    table = FeatureTable(x, metadata(records, chosen), provenance)
+    table.write(out)
+    shutil.rmtree(parts)
+    return table
+
+
+def _encode(encoder: Encoder, records: Records, rows: np.ndarray, pooling: str, batch: int) -> np.ndarray:
+    found = []
+    reader = sequential(records, rows, batch, channels=encoder.channels.names)
+    try:
+        for images, valid in reader:
+            output = encoder.encode(images.image)
+            wanted = {"cls": output.cls, "mean": output.patches.mean(axis=1)}
+            pooled = np.concatenate([np.asarray(wanted[p]) for p in pooling.split("+")], axis=1)
+            found.append(pooled[valid].astype(np.float32))
+    finally:
+        reader.close()  # type: ignore[attr-defined]
+    return np.concatenate(found)
+
+
+def data_facts(records: Records) -> dict[str, Any]:
+    """What a feature table says about the images it was made from."""
+    info = records.info
+    return {
+        "data": info.name,
+        "data_sha256": info.digest,
+        "data_source": _made_by(str(info.packing.get("source", ""))),
+        "label_names": list(info.label_names),
+        "label_kind": info.label_kind,
+        "protloc_jax": protloc_jax.__version__,
+    }
+
+
+def metadata(records: Records, rows: np.ndarray) -> pd.DataFrame:
+    """id, split, labels and group columns of some records, in their order."""
+    manifest = records.manifest
+    table = manifest.table.iloc[rows].reset_index(drop=True)
+    obs = table[["id", "split"]].copy()
+    obs["labels"] = [LABEL_SEPARATOR.join(names) for names in table["labels"]]
+    for column in manifest.group_columns:
+        obs[column] = table[column]
+    return obs
+
+
+def _made_by(source: str) -> str:
+    """ "simulated opencell, difficulty hard, seed 0" for simulated images; empty for real ones."""
+    try:
+        simulated = json.loads(source).get("simulated")
+    except (json.JSONDecodeError, AttributeError):
+        return ""
+    if not simulated:
+        return ""
+    return f"simulated {simulated['preset']}, difficulty {simulated['difficulty']}, seed {simulated['seed']}"
+
+
+def _open_parts(parts: Path, plan: dict[str, Any]) -> None:
+    """Make the folder of parts, or check that the one there was begun by the same call."""
+    text = json.dumps(plan, indent=1, sort_keys=True)
+    file = parts / PLAN
+    if file.is_file():
+        before = json.loads(file.read_text())
+        differing = sorted(k for k in {*before, *plan} if before.get(k) != json.loads(text).get(k))
+        if differing:
+            raise ValueError(
+                f"{parts} was begun with other settings ({', '.join(differing)} differ); "
+                "choose another output, or delete that folder."
+            )
+        return
+    parts.mkdir(parents=True, exist_ok=True)
+    for stray in parts.iterdir():
+        stray.unlink()
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, file)
+
+
+def _write_whole(file: Path, x: np.ndarray) -> None:
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        np.save(stream, x, allow_pickle=False)
+    os.replace(temporary, file)
