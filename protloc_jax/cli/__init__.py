@@ -1,0 +1,1 @@
+"""The `protloc` command: thin modules that parse, call and print."""

@@ -1,0 +1,77 @@
+"""`protloc evaluate`: score feature tables side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_parser(subparsers) -> None:
+    """Add the sub-command's options."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="score feature tables with k-NN and linear probes",
+        description="Score feature tables of the same images with k-NN and a linear probe: macro-F1 with intervals "
+        "over held-out groups, class by class, with chance and paired differences. k and the probe's strength are "
+        "chosen on validation groups only.",
+    )
+    parser.add_argument("tables", nargs="+", metavar="[NAME=]FILE", help="feature tables (.h5ad, .parquet)")
+    parser.add_argument("--out", metavar="FILE", help="write all scores as JSON (for `protloc report`)")
+    parser.add_argument("--records", metavar="DIR", help="also score hand-made features of these records")
+    parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")
+    parser.add_argument("--unit", default="", metavar="COLUMN", help="column of the groups (default: protein, ... )")
+    parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
+    parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
+    parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
+    parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        dest="settings",
+        help="evaluation settings, e.g. --set k=5,20 --set resamples=5000",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; returns the exit status."""
+    from protloc_jax.cli.tables import print_scores
+    from protloc_jax.config import with_overrides
+    from protloc_jax.data import read as records_file
+    from protloc_jax.eval.baselines import handmade_tables
+    from protloc_jax.eval.evaluate import EvaluateConfig
+    from protloc_jax.eval.features import read
+    from protloc_jax.studies.overview import score
+
+    config = with_overrides(EvaluateConfig(seed=args.seed), args.settings)
+    tables = {}
+    for item in args.tables:
+        name, sep, file = item.partition("=")
+        file, name = (file, name) if sep else (item, Path(item).stem)
+        if name in tables:
+            raise ValueError(f"two tables are called '{name}'; give them names: NAME=FILE.")
+        tables[name] = read(file)
+    if args.records:
+        with records_file.open(args.records) as records:
+            wanted = set(next(iter(tables.values())).obs["id"].astype(str))
+            rows = [i for i, name in enumerate(records.manifest.ids) if name in wanted]
+            tables = {**handmade_tables(records, rows), **tables}
+    results = score(
+        tables,
+        unit=args.unit,
+        label=args.label,
+        split=args.split,
+        folds=args.folds,
+        leave_out=args.leave_out,
+        config=config,
+        seed=args.seed,
+    )
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
+    print_scores(results)
+    if args.out:
+        print(f"wrote {args.out}")
+    return 0

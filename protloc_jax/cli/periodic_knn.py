@@ -1,0 +1,123 @@
+"""The k-NN that watches a pretraining run: the teacher's features of a few thousand images, every so many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from protloc_jax.channels import ChannelSet
+from protloc_jax.data.read import Records
+from protloc_jax.data.sequential import sequential
+from protloc_jax.devices import batch_sharding, host_to_global, replicated
+from protloc_jax.eval.knn import knn_scores
+from protloc_jax.eval.scores import accuracy, decide, macro_f1
+from protloc_jax.model.vit import Vit
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.state import TrainState
+from protloc_jax.views.config import normalisation_of
+from protloc_jax.views.prepare import PrepareConfig, prepare
+
+# Images of the same well or field of view are near copies: they never vote for one another.
+EXCLUDED = ("well", "field")
+IMAGES_A_STEP = 64
+
+
+class PeriodicKnn:
+    """Scores of the teacher's CLS features: validation images against training images, macro-F1 first.
+
+    Without validation images, training images against one another, each without itself (the score's name says so).
+    At most `most` images on either side, the same ones every time. Raises ValueError where there is nothing to score.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        records: Records,
+        channels: ChannelSet,
+        *,
+        mesh: Mesh,
+        k: int = 20,
+        most: int = 4000,
+    ) -> None:
+        manifest = records.manifest
+        if not manifest.label_names:
+            raise ValueError(f"run.eval_every={experiment.run.eval_every} needs labels, and these records have none.")
+        labels = manifest.multi_hot()
+        labelled = labels.any(axis=1)
+
+        def some(split: str) -> np.ndarray:
+            rows = np.flatnonzero(labelled & (np.asarray(manifest.table["split"]) == split))
+            return np.sort(np.random.default_rng(0).permutation(rows)[:most])
+
+        self.bank, self.queries = some("train"), some("val")
+        self.held_out = len(self.queries) > 0
+        if not self.held_out:
+            self.queries = self.bank
+        if len(self.bank) < 2:
+            raise ValueError("run.eval_every: fewer than two labelled training images; there is nothing to score.")
+        ids = [np.arange(records.n)]
+        ids += [manifest.group_ids(column)[0] for column in EXCLUDED if column in manifest.group_columns]
+        self.groups = np.stack(ids, axis=1)
+        self.labels, self.kind = labels > 0, "multi" if manifest.label_kind == "multi" else "single"
+        self.records, self.names, self.mesh, self.k = records, channels.names, mesh, min(k, len(self.bank) - 1)
+        self.batch = mesh.size * max(1, IMAGES_A_STEP // mesh.size)
+        side = experiment.views.global_size
+        how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
+        vit = Vit(experiment.model)
+
+        def encode(params: Any, images: jax.Array) -> jax.Array:
+            output: Any = vit.apply({"params": params}, prepare(images, how))
+            return output.cls
+
+        self.encode = jax.jit(encode, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
+
+    @property
+    def words(self) -> str:
+        """What is scored, in one line."""
+        against = "held-out images" if self.held_out else "training images, each left out once"
+        return f"k-NN (k={self.k}) of the teacher, {len(self.queries)} {against}, against {len(self.bank)}"
+
+    def __call__(self, state: TrainState, step: int, give_up: Callable[[], bool]) -> dict[str, float]:
+        """Scores by name, macro-F1 first; {} where `give_up` said so on the way. All processes call it together."""
+        params = (state.teacher or state.params)["backbone"]
+        rows = np.union1d(self.bank, self.queries)
+        features = self._features(params, rows, give_up)
+        if features is None:
+            return {}
+        at = {row: i for i, row in enumerate(rows)}
+        bank, queries = ([at[r] for r in side] for side in (self.bank, self.queries))
+        scores = knn_scores(
+            features[bank],
+            self.labels[self.bank],
+            features[queries],
+            k=self.k,
+            bank_groups=self.groups[self.bank],
+            query_groups=self.groups[self.queries],
+        )
+        targets, found = self.labels[self.queries], decide(scores, kind=self.kind)  # type: ignore[arg-type]
+        name = "knn" if self.held_out else "knn_leave_one_out"
+        result = {f"{name}_macro_f1": float(macro_f1(targets, found))}
+        if self.kind == "single":
+            result[f"{name}_accuracy"] = float(accuracy(targets, found))
+        return result
+
+    def _features(self, params: Any, rows: np.ndarray, give_up: Callable[[], bool]) -> np.ndarray | None:
+        """CLS vectors [rows, D]; each process reads its slice of every batch."""
+        processes, process = jax.process_count(), jax.process_index()
+        own = self.batch // processes
+        padded = np.resize(rows, -(-len(rows) // self.batch) * self.batch)
+        mine = padded.reshape(-1, processes, own)[:, process].reshape(-1)
+        found = []
+        reader = sequential(self.records, mine, own, channels=self.names)
+        try:
+            for batch, _ in reader:
+                if give_up():
+                    return None
+                found.append(np.asarray(self.encode(params, host_to_global(batch.image, self.mesh))))
+        finally:
+            reader.close()  # type: ignore[attr-defined]
+        return np.concatenate(found)[: len(rows)]

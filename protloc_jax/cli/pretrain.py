@@ -1,0 +1,196 @@
+"""`protloc pretrain`: train a backbone by a config file; the same command goes on where a run was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from protloc_jax.data.loader import Loader
+    from protloc_jax.train.experiment import Experiment
+    from protloc_jax.train.resume import DataFacts
+
+EXITS = """\
+exit status:
+  0   done
+  2   bad input, named in the message
+  70  too many non-finite steps in a row; the run directory's bad_steps/ has the examples, --replay looks into one
+  74  checkpoints could not be written, several times in a row
+  75  stopped by SIGTERM or Ctrl-C and saved: the same command goes on (a second signal ends at once, unsaved)
+
+several processes: set PROTLOC_COORDINATOR=host:port PROTLOC_PROCESSES=n PROTLOC_PROCESS=i, or
+PROTLOC_DISTRIBUTED=auto on Slurm, TPU pods and GKE.
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Add the sub-command's options."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="pretrain a backbone on records, by a config file",
+        description="Pretrain a backbone. Run directory: run.out. Started again, a run goes on from its newest good "
+        "checkpoint, to the bit. Keys: see the config files in configs/, or the saved config.json of any run.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="experiment file (.py with get_config(), or a saved config.json)"
+    )
+    parser.add_argument("--force-resume", action="store_true", help="go on in run.out although settings have changed")
+    parser.add_argument("--replay", metavar="FILE", help="look into a bad step: FILE is a run's bad_steps/<step>.json")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="config keys to override, e.g. optim.epochs=10"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or replay a bad step; returns the exit status."""
+    from protloc_jax.xla_flags import append_cpu_flags
+
+    append_cpu_flags()
+    from protloc_jax.config import load_file, with_overrides
+    from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
+    from protloc_jax.train.experiment import Experiment
+    from protloc_jax.train.loop import CONFIG_FILE
+
+    config = args.config
+    if args.replay:
+        config = config or str(Path(args.replay).absolute().parent.parent / CONFIG_FILE)
+    elif not config and not args.overrides:
+        raise ValueError("name an experiment: --config FILE, with key=value overrides after it.")
+    experiment = (
+        load_file(config, Experiment, args.overrides) if config else with_overrides(Experiment(), args.overrides)
+    )
+    start_up()
+    set_up_compilation_cache(experiment.run.compilation_cache)
+    mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
+    with _loader(experiment, 0) as loader:
+        experiment = _resolved(experiment, loader)
+        return _replay(args, experiment, loader, mesh) if args.replay else _train(args, experiment, loader, mesh)
+
+
+def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mesh: Mesh) -> int:
+    import jax
+
+    from protloc_jax.cli.periodic_knn import PeriodicKnn
+    from protloc_jax.data import read
+    from protloc_jax.devices import check_divides
+    from protloc_jax.telemetry.console import make_console
+    from protloc_jax.train.loop import fit
+
+    check_divides(experiment.optim.batch, mesh, experiment.optim.accumulation)
+    console = make_console(process_index=jax.process_index())
+    with read.open(experiment.data.records) as records:
+        ids = records.manifest.ids
+
+        def describe(number: int) -> dict[str, object]:
+            epoch, offset = loader.sampler.example(number)
+            record = loader.sampler.index(number)
+            return {"epoch": epoch, "offset": offset, "record": record, "id": ids[record]}
+
+        knn = None
+        if experiment.run.eval_every:
+            knn = PeriodicKnn(experiment, records, loader.channels, mesh=mesh)
+        flops = _introduce(experiment, loader, mesh, console.line)
+        for note in loader.notes:
+            console.warn(note)
+        if knn is not None:
+            console.line(f"evaluation     {knn.words}, every {experiment.run.eval_every} steps")
+        try:
+            outcome = fit(
+                experiment,
+                lambda start: _loader(experiment, start),
+                _facts(loader),
+                evaluate=knn,
+                describe=describe,
+                flops_per_image=flops,
+                console=console,
+                mesh=mesh,
+                force_resume=args.force_resume,
+            )
+        finally:
+            console.close()
+    return int(outcome.exit)
+
+
+def _replay(args: argparse.Namespace, experiment: Experiment, loader: Loader, mesh: Mesh) -> int:
+    from protloc_jax.train.replay import replay, report
+
+    found = replay(Path(args.replay), experiment, lambda start: _loader(experiment, start), _facts(loader), mesh=mesh)
+    print(report(found))
+    return 0
+
+
+def _loader(experiment: Experiment, start: int) -> Loader:
+    import jax
+
+    from protloc_jax.data.loader import Loader
+
+    return Loader(
+        experiment.data,
+        global_batch=experiment.optim.batch,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        start=start,
+    )
+
+
+def _resolved(experiment: Experiment, loader: Loader) -> Experiment:
+    """The model takes as many channels as the data have; the saved config says so."""
+    model = dataclasses.replace(experiment.model, channels=len(loader.channels))
+    data = dataclasses.replace(experiment.data, channels=loader.channels.names)
+    return dataclasses.replace(experiment, model=model, data=data)
+
+
+def _facts(loader: Loader) -> DataFacts:
+    from protloc_jax.train.resume import DataFacts
+
+    info = loader.info
+    return DataFacts(loader.n, loader.channels, info.um_per_pixel, info.name, info.digest)
+
+
+def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float:
+    """Say what will be trained on what and how; returns the FLOPs of one image's step."""
+    import jax
+
+    from protloc_jax.model.flops import Crops, count_parameters, dino_step_flops
+    from protloc_jax.train.loop import CONFIG_FILE
+    from protloc_jax.train.schedules import Schedules
+    from protloc_jax.train.state import init_state
+
+    model, views, optim, method = experiment.model, experiment.views, experiment.optim, experiment.method
+    shapes = jax.eval_shape(lambda: init_state(experiment, loader.channels, jax.random.key(0)))
+    schedules = Schedules(experiment, loader.n // optim.batch)
+    sizes = ", ".join(f"{name} {count_parameters(tree):,}" for name, tree in shapes.params.items())
+    crops = [(views.n_global, views.global_size), (views.n_local, views.local_size)]
+    tokens = " + ".join(f"{n} x {model.prefix + _area(model.grid(size, size))}" for n, size in crops if n)
+    flops = dino_step_flops(
+        model,
+        global_crops=Crops(*crops[0]),
+        local_crops=Crops(*crops[1]),
+        out_dim=method.out_dim,
+        hidden=method.hidden,
+        bottleneck=method.bottleneck,
+        head_layers=method.layers,
+    )
+    scaled = f"{optim.lr:g} x {optim.batch} / {optim.lr_batch} = " if optim.lr_batch else ""
+    channels = ", ".join(f"{c.name} ({c.role})" for c in loader.channels)
+    kind = mesh.devices.flat[0].device_kind
+    say(f"config         {Path(experiment.run.out) / CONFIG_FILE}")
+    say(f"data           {loader.info.name or experiment.data.records}: {loader.n} images; channels {channels}")
+    say(f"parameters     {sizes}")
+    say(f"tokens         {tokens} an image; {flops / 1e9:.4g} GFLOP a step and image")
+    say(
+        f"learning rate  {scaled}{optim.peak_lr:.3g} after {schedules.warmup} steps, then to {optim.min_lr:g} "
+        f"at step {schedules.total}"
+    )
+    say(f"devices        {mesh.size} x {kind}, data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}")
+    return float(flops)
+
+
+def _area(grid: tuple[int, int]) -> int:
+    return grid[0] * grid[1]

@@ -1,0 +1,1 @@
+"""Before and beside a run: what it will need, and how fast it goes."""

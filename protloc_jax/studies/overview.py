@@ -1,0 +1,135 @@
+"""The plain question, asked of any set of feature tables: which of them tells the labels apart, on held-out groups?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from protloc_jax.config import nearest
+from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_left_out, evaluate_table
+from protloc_jax.eval.features import FeatureTable
+from protloc_jax.eval.outcome import Task
+from protloc_jax.eval.splits import Split, k_fold, k_fold_splits
+
+# Columns that name what must not lie on both sides of a split, the strongest first; the first one present is used.
+UNITS = ("protein", "antibody", "compound", "gene", "field", "well", "id")
+# Images that share one of these are near copies: they never vote for one another.
+NEIGHBOURS = ("well", "field")
+SYNTHETIC = "simulated"
+
+
+def score(
+    tables: Mapping[str, FeatureTable],
+    *,
+    unit: str = "",
+    label: str = "labels",
+    split: Literal["given", "k-fold"] = "given",
+    folds: int = 5,
+    leave_out: str = "",
+    config: EvaluateConfig | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score feature tables that describe the same images; returns the plain dict of `evaluate_table`.
+
+    unit       column of the groups over which splits are made and intervals drawn ("" = the first of protein,
+               antibody, compound, gene, field, well that the tables have)
+    label      column of class names (';' between several), `labels` unless another is asked for
+    split      "given": the tables' own train, val and test; "k-fold": grouped by `unit`, stratified over labels
+    leave_out  column (protein) each value of which is left out in turn, instead of a split
+    Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
+    """
+    if not tables:
+        raise ValueError("no feature tables to score.")
+    aligned = _aligned(tables)
+    first = next(iter(aligned.values()))
+    hot, names = _labels(first, label)
+    rows = np.flatnonzero(hot.any(axis=1))
+    obs, hot = first.obs.iloc[rows].reset_index(drop=True), hot[rows]
+    kind: Literal["single", "multi"] = "multi" if (hot.sum(axis=1) > 1).any() else "single"
+    unit = unit or next(name for name in UNITS if name in obs)
+    ids = _column(obs, unit)
+    task = Task(
+        labels=hot,
+        label_names=names,
+        kind=kind,
+        unit=ids,
+        unit_name=unit,
+        split={"kind": split, "column": "split"} if split == "given" else {"kind": f"{folds}-fold", "grouped by": unit},
+        exclude={name: obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs},
+    )
+    systems = {name: _system(table, rows) for name, table in aligned.items()}
+    if leave_out:
+        inner = next((obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs), None)
+        results = evaluate_left_out(
+            systems, task, _column(obs, leave_out), group_name=leave_out, inner_groups=inner, config=config, pairs=pairs
+        )
+    else:
+        splits = _given(obs) if split == "given" else k_fold_splits(k_fold(hot, ids, folds=folds, seed=seed))
+        results = evaluate_table(systems, task, splits, config, pairs=pairs)
+    results["provenance"] = {name: dict(table.uns) for name, table in aligned.items()}
+    results["unlabelled_rows_left_out"] = len(first.obs) - len(rows)
+    results["synthetic"] = synthetic_source(aligned)
+    return results
+
+
+def synthetic_source(tables: Mapping[str, FeatureTable]) -> str:
+    """What was simulated, in words; empty when no table says that its images were."""
+    sources = {str(t.uns.get("data_source", "")) for t in tables.values()}
+    return "; ".join(sorted(s for s in sources if s.startswith(SYNTHETIC)))
+
+
+def _aligned(tables: Mapping[str, FeatureTable]) -> dict[str, FeatureTable]:
+    """Every table in the row order of the first; ValueError where their ids differ."""
+    reference: pd.Index | None = None
+    result, problems = {}, []
+    for name, table in tables.items():
+        ids = pd.Index(table.obs["id"].astype(str))
+        if ids.has_duplicates:
+            problems.append(f"table '{name}' repeats ids: {', '.join(ids[ids.duplicated()].unique()[:5])}.")
+            continue
+        if reference is None:
+            reference = ids
+        missing, extra = reference.difference(ids), ids.difference(reference)
+        if len(missing) or len(extra):
+            shown = ", ".join([*missing[:5], *extra[:5]])
+            problems.append(f"table '{name}' lacks {len(missing)} ids of the first and has {len(extra)} more: {shown}.")
+            continue
+        order = ids.get_indexer(reference)
+        result[name] = FeatureTable(table.x[order], table.obs.iloc[order].reset_index(drop=True), table.uns)
+    if problems:
+        raise ValueError("the feature tables do not describe the same images: " + " ".join(problems))
+    return result
+
+
+def _labels(table: FeatureTable, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    if column == "labels":
+        return table.label_matrix()
+    _column(table.obs, column)
+    renamed = table.obs.assign(labels=table.obs[column].fillna("").astype(str))
+    return FeatureTable(table.x, renamed, {}).label_matrix()
+
+
+def _column(obs: pd.DataFrame, name: str) -> np.ndarray:
+    if name not in obs:
+        raise ValueError(f"the tables have no column '{name}'.{nearest(name, list(obs))} Columns: {', '.join(obs)}.")
+    return obs[name].astype(str).to_numpy()
+
+
+def _system(table: FeatureTable, rows: np.ndarray) -> System:
+    about = {key: table.uns.get(key, "") for key in ("layer", "pooling", "channel_plan")}
+    return System(table.x[rows], about, table.uns.get("scale", "none"))
+
+
+def _given(obs: pd.DataFrame) -> list[Split]:
+    part = _column(obs, "split")
+    rows = {name: np.flatnonzero(part == name) for name in ("train", "val", "test")}
+    if not len(rows["test"]) or not len(rows["train"]):
+        held = ", ".join(f"{name} {len(r)}" for name, r in rows.items())
+        raise ValueError(
+            f"the tables' own split needs train and test rows; they hold {held}. Use a k-fold split instead."
+        )
+    return [Split(rows["train"], rows["val"], rows["test"], "given")]

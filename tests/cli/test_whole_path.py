@@ -1,0 +1,118 @@
+"""The whole path through the public commands, in miniature: simulate, pretrain, embed, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protloc_jax.cli.main import main
+from protloc_jax.eval.features import read
+
+SMOKE = Path(__file__).parent.parent.parent / "configs" / "smoke.py"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with records, a run of a few steps and two feature tables."""
+    out = tmp_path_factory.mktemp("path")
+    records, run = out / "records", out / "run"
+    simulate = "data pack simulated --preset opencell --difficulty easy --n-proteins 51 --fovs-per-protein 2 --size 64"
+    assert main([*simulate.split(), "--out", str(records), "--quiet"]) == 0
+    train = ["pretrain", "--config", str(SMOKE), f"data.records={records}", f"run.out={run}"]
+    assert main([*train, "optim.steps=8", "run.compilation_cache=none"]) == 0
+    for name, more in (("untrained", ["--untrained"]), ("trained", [])):
+        embed = ["embed", "--weights", str(run), "--records", str(records), "--out", str(out / f"{name}.h5ad")]
+        assert main([*embed, *more, "--batch", "16"]) == 0
+    return out
+
+
+def test_features_have_every_record_once_in_order(made):
+    table = read(made / "trained.h5ad")
+    from protloc_jax.data import read as records_file
+
+    with records_file.open(made / "records") as records:
+        assert table.obs["id"].tolist() == list(records.manifest.ids)
+        assert table.uns["data_sha256"] == records.info.digest
+    assert table.uns["data_source"].startswith("simulated")
+    assert not np.allclose(table.x, read(made / "untrained.h5ad").x)
+    assert not list(made.glob("*.parts"))
+
+
+def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypatch):
+    from protloc_jax.eval import embed as room
+
+    again = made / "again.parquet"
+    arguments = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", str(again)]
+    arguments += ["--part", "40", "--batch", "16"]
+    whole, count = room._write_whole, []
+
+    def dying(file, x):
+        count.append(file)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        whole(file, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_write_whole", dying)
+        assert main(arguments) == 130
+    assert [p.name for p in sorted((made / "again.parquet.parts").glob("*.npy"))] == ["part-00000.npy"]
+    kept = (made / "again.parquet.parts" / "part-00000.npy").stat().st_mtime_ns
+    assert main([*arguments[:-1], "16", "--pooling", "mean"]) == 2, "other settings must not mix with these parts"
+    assert (made / "again.parquet.parts" / "part-00000.npy").stat().st_mtime_ns == kept
+    assert main(arguments) == 0
+    np.testing.assert_array_equal(read(again).x, read(made / "trained.h5ad").x)
+
+
+def test_scores_and_page(made, capsys):
+    scores, page = made / "metrics.json", made / "report.html"
+    tables = [f"{name}={made / f'{name}.h5ad'}" for name in ("untrained", "trained")]
+    evaluate = ["evaluate", *tables, "--records", str(made / "records"), "--out", str(scores)]
+    assert main([*evaluate, "--set", "resamples=100", "--set", "l2=0.01,0.1"]) == 0
+    printed = capsys.readouterr().out
+    assert "SYNTHETIC" in printed
+    systems = json.loads(scores.read_text())["systems"]
+    assert list(systems) == ["intensity only", "hand-made texture", "untrained", "trained"]
+    assert all(0 <= s["knn"]["macro_f1"]["estimate"] <= 1 for s in systems.values())
+    report = ["report", str(scores), "--out", str(page), "--run", str(made / "run"), "--records", str(made / "records")]
+    assert main(report) == 0
+    text = page.read_text()
+    assert "hand-made texture" in text
+    assert "Where the class token looks" in text
+    assert not re.search(r"<script|https?://", text)
+
+
+def test_clear_refusals(made, capsys):
+    scores = made / "scores.json"
+    scores.write_text("{}")
+    cases = [
+        (
+            ["embed", "--weights", str(made / "nowhere"), "--records", str(made / "records"), "--out", "x.h5ad"],
+            "nowhere",
+        ),
+        (["embed", "--weights", str(made / "run"), "--records", str(made), "--out", "x.h5ad"], "dataset.json"),
+        (["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", "x.csv"], ".h5ad"),
+        (["evaluate", str(made / "trained.h5ad"), "--unit", "protien"], "Did you mean 'protein'"),
+        (["evaluate", str(made / "trained.h5ad"), "--set", "kk=5"], "kk"),
+        (["report", str(scores), "--out", str(made / "x.html")], "scores.json"),
+        (["pretrain", "--config", str(SMOKE), "optim.epoch=3"], "optim.epochs"),
+        (["pretrian"], "Did you mean 'pretrain'"),
+    ]
+    for arguments, word in cases:
+        capsys.readouterr()
+        assert main(arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert word in error, (arguments, error)
+        assert "Traceback" not in error
+    assert not list(Path().glob("x.*")), "a refused command leaves nothing behind"
+
+
+@pytest.mark.parametrize("command", ["data", "pretrain", "embed", "evaluate", "report", "demo", "dry-run"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert len(capsys.readouterr().out) > 200

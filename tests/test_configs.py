@@ -1,0 +1,28 @@
+"""Every config file resolves, says what it costs, and does not change silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from protloc_jax.config import load_file, to_json
+from protloc_jax.train.experiment import Experiment
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "configs"
+FILES = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_resolved_config_is_the_golden_one(path):
+    """To accept a change on purpose: write the new text into tests/golden/configs."""
+    golden = GOLDEN / f"{path.stem}.json"
+    assert to_json(load_file(path, Experiment)) == golden.read_text(), f"{path.name} no longer resolves to {golden}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_docstring_has_the_command(path):
+    text = path.read_text()
+    assert f"protloc pretrain --config configs/{path.name}" in text
+    assert "Budget" in text or "hours" in text or "seconds" in text
