@@ -1,0 +1,12 @@
+"""`make bench`: every benchmark in turn, each in a process of its own. Run on a quiet machine; takes about an hour."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+for name in ("knn", "probe", "loader", "views", "train_step", "learning"):
+    out = Path("benchmarks/results") / f"{time.strftime('%Y-%m-%d')}-{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"== {name} -> {out}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--out", str(out)], check=True)
