@@ -8,7 +8,7 @@ from protloc_jax.train.experiment import DinoConfig, Experiment, OptimConfig, Ru
 from protloc_jax.views.config import ViewsConfig
 
 # The simulated data set: difficulty "easy" is what minutes of training can show; `benchmarks/` has the hard one.
-PRESET, DIFFICULTY, PROTEINS, FIELDS_A_PROTEIN, SIDE = "opencell", "easy", 160, 10, 128
+PRESET, DIFFICULTY, PROTEINS, FIELDS_A_PROTEIN, SIDE = "opencell", "easy", 160, 8, 128
 
 
 def experiment(records: str, out: str) -> Experiment:
@@ -34,7 +34,7 @@ def experiment(records: str, out: str) -> Experiment:
         ),
         optim=OptimConfig(
             batch=32,
-            steps=400,
+            steps=180,
             lr=1e-3,
             lr_batch=0,
             warmup_epochs=1.0,

@@ -19,14 +19,12 @@ NUCLEAR = ("nucleoplasm", "chromatin", "nucleoli", "fibrillar_center", "nuclear_
 CYTOPLASMIC = ("golgi", "mitochondria", "vesicles", "aggregates", "focal_adhesions", "intermediate_filaments")
 
 
-@pytest.fixture(scope="module")
-def scene():
-    cells = make_cells(generator(5, "cells"), HPA, HPA.cell_lines["U2OS"], 320)
-    return Scene(cells, lambda name: generator(5, "shared", name))
+def scene_of(seed):
+    cells = make_cells(generator(seed, "cells"), HPA, HPA.cell_lines["U2OS"], 320)
+    return Scene(cells, lambda name: generator(seed, "shared", name))
 
 
-@pytest.fixture(scope="module")
-def maps(scene):
+def maps_of(scene):
     """Each builder's map in resting cells, scaled to sum 1."""
     result = {}
     for name, build in BUILDERS.items():
@@ -35,6 +33,21 @@ def maps(scene):
         assert part[~scene.cells.inside].sum() == 0
         result[name] = part / part.sum()
     return result
+
+
+def from_contact(cells):
+    """Distance of every pixel from the nearest border between two cells, in micrometres."""
+    return scipy.ndimage.distance_transform_edt(~cells.contact) * cells.um
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return scene_of(5)
+
+
+@pytest.fixture(scope="module")
+def maps(scene):
+    return maps_of(scene)
 
 
 @pytest.mark.parametrize("name", NUCLEAR)
@@ -59,10 +72,15 @@ def test_shells_hug_their_surfaces(maps, scene):
     cells = scene.cells
     assert maps["nuclear_membrane"][np.abs(cells.envelope) < 0.6].sum() > 0.6
     assert maps["plasma_membrane"][cells.from_membrane < 0.8].sum() > 0.6
-    from_contact = scipy.ndimage.distance_transform_edt(~cells.contact) * cells.um
-    assert maps["cell_junctions"][from_contact < 1.0].sum() > 0.8
-    free_border = (cells.from_membrane < 0.5) & (from_contact > 2)
-    assert free_border.any()
+    assert maps["cell_junctions"][from_contact(cells) < 1.0].sum() > 0.8
+
+
+def test_junctions_spare_free_borders_and_the_plasma_membrane_does_not():
+    """In a sparse scene: where cells cover the whole field, next to no border is free."""
+    scene = scene_of(8)
+    free_border = (scene.cells.from_membrane < 0.5) & (from_contact(scene.cells) > 2)
+    assert free_border.sum() > 1000
+    maps = maps_of(scene)
     assert maps["cell_junctions"][free_border].sum() < 0.05 < maps["plasma_membrane"][free_border].sum()
 
 
