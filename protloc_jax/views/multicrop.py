@@ -152,7 +152,8 @@ def _view(
     height, width = source.shape[0], source.shape[2]
     if how.warp > 0:
         corner = draw_corner(draws.uniform(Purpose.WARP, WARP_NUMBERS), height, width, how.warp)
-        source = jnp.swapaxes(warp(jnp.swapaxes(ops.to_float(source, plan.dtype), 1, 2), *corner), 1, 2)
+        source = warp(jnp.swapaxes(ops.to_float(source, plan.dtype), 1, 2), *corner)
+        source = jnp.swapaxes(source, 1, 2)
     area = {"scale": scale, "ratio": plan.config.ratio}
     box = draw_box(draws.uniform(Purpose.BOX, BOX_NUMBERS), height, width, **area)
     tall, wide = longest(height, width, **area)

@@ -38,7 +38,10 @@ def warp(x: jax.Array, right: jax.Array, bottom: jax.Array, dx: jax.Array, dy: j
     v = jnp.where(bottom, row, 1.0 - row)
     depth = 1.0 / (1.0 - (a - 1.0) / a * u - (b - 1.0) / b * v)
     u, v = u * depth / a, v * depth / b
-    return bilinear(x, jnp.where(bottom, v, 1.0 - v) * tall, jnp.where(right, u, 1.0 - u) * wide)
+    moved = bilinear(x, jnp.where(bottom, v, 1.0 - v) * tall, jnp.where(right, u, 1.0 - u) * wide)
+    # Unmoved, every position is an integer up to rounding, and a compiler that computes it twice in two ways may take
+    # the weights of one pixel and the values of its neighbour.
+    return jnp.where((dx == 0) & (dy == 0), x, moved)
 
 
 def bilinear(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 PROGRAM = """
 import re
 import jax, numpy as np
@@ -38,10 +36,6 @@ print("same views")
 """
 
 
-@pytest.mark.xfail(
-    reason="known fault: with a perspective warp, one example a device gives other pixels than the whole batch",
-    strict=False,
-)
 def test_eight_devices_make_the_views_of_one():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=600)
