@@ -35,9 +35,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from protloc_jax.data import read
+    from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.embed import embed
     from protloc_jax.eval.load import load, untrained
 
+    set_up_compilation_cache()
     if args.untrained:
         encoder = untrained(args.weights, size=args.size)
     else:

@@ -40,12 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.cli.tables import print_scores
     from protloc_jax.config import with_overrides
     from protloc_jax.data import read as records_file
+    from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.baselines import handmade_tables
     from protloc_jax.eval.evaluate import EvaluateConfig
     from protloc_jax.eval.features import read
     from protloc_jax.studies.overview import score
 
     config = with_overrides(EvaluateConfig(seed=args.seed), args.settings)
+    set_up_compilation_cache()
     tables = {}
     for item in args.tables:
         name, sep, file = item.partition("=")
