@@ -5,7 +5,9 @@
     protloc pretrain --config configs/simulated_hard.py data.records=runs/hard-data run.out=runs/hard
 
 `python -m benchmarks.learning` runs this for three seeds and scores it; the question, the statistic and the threshold
-are fixed in that file. Budget: 1,200 steps of 32 images, about 9 minutes a seed on 2 CPU cores. Measured: not yet.
+are fixed in that file. Budget: 1,200 steps of 32 images, 13 minutes a seed on two AVX2 cores when nothing else runs.
+Measured on held-out proteins (synthetic images, last checkpoints, seeds 0 to 2): k-NN macro-F1 0.472, 0.456, 0.462
+trained against 0.297, 0.245, 0.234 untrained, mean gain 0.205; intensities alone 0.072, hand-made texture 0.543.
 """
 
 from protloc_jax.config import to_config_dict

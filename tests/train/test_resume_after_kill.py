@@ -28,15 +28,15 @@ SECONDS_A_BATCH = 0.1
 def start(out: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
     """A training process of its own, in its own process group; its output goes to a file beside the run."""
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    log = open(out.with_suffix(".log"), "a")  # noqa: SIM115
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(out), str(cache), str(SECONDS_A_BATCH), *tiny.SETTINGS, *overrides],
-        env=environ,
-        stdout=log,
-        stderr=log,
-        text=True,
-        start_new_session=True,
-    )
+    with open(out.with_suffix(".log"), "a") as log:  # the process has its own copy
+        return subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(out), str(cache), str(SECONDS_A_BATCH), *tiny.SETTINGS, *overrides],
+            env=environ,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def finish(out: Path, cache: Path, *overrides: str) -> None:
