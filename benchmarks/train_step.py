@@ -28,6 +28,7 @@ from typing import Any
 
 JAX_ROWS: dict[str, dict[str, Any]] = {
     "jax scan+remat": {"scan": True, "remat": "block"},
+    "jax scan+selective remat": {"scan": True, "remat": "selective"},
     "jax scan": {"scan": True, "remat": "none"},
     "jax plain": {"scan": False, "remat": "none"},
     "jax scan+remat, views included": {"scan": True, "remat": "block"},

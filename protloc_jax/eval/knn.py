@@ -9,7 +9,7 @@ largest k).
 The search is exact. Queries and bank are taken in chunks, so memory does not grow with the product of their sizes. In
 a chunk only the k column blocks with the highest maxima are searched: they hold the k nearest, because every other
 block's best is no better than k values found already. Equal similarities go to the lower bank row. Sizes are rounded
-up (by at most a sixteenth) with copies of the last row that are masked, so that folds of nearly equal size share one
+up (by at most a sixty-fourth) with copies of the last row that are masked, so that folds of nearly equal size share one
 compiled program.
 """
 
@@ -234,8 +234,8 @@ def _chunks(x: jax.Array, size: int, number: int) -> jax.Array:
 
 
 def _rounded_up(x: Any) -> Any:
-    """x with copies of its last row up to a round number of rows, at most a sixteenth more."""
-    step = 2 ** max(0, len(x).bit_length() - 5)
+    """x with copies of its last row up to a round number of rows, at most a sixty-fourth more."""
+    step = 2 ** max(0, len(x).bit_length() - 7)
     extra = -len(x) % step
     xp = jnp if isinstance(x, jax.Array) else np
     return xp.concatenate([x, xp.repeat(x[-1:], extra, axis=0)]) if extra else x
