@@ -27,6 +27,8 @@ ONE_PROTOTYPE = 1.5
 CONSTANT_FEATURES = 0.02
 # Participation ratio of the feature covariance: 1 means that all images lie on one line.
 FLAT_RANK = 1.5
+# The metrics of a step that `judge` reads.
+JUDGED = ("loss", "teacher_entropy", "prototype_entropy", "kl", "feature_std", "effective_rank", "centre_norm")
 
 
 def entropy(probabilities: jax.Array) -> jax.Array:
@@ -89,7 +91,7 @@ class Verdict(NamedTuple):
 def judge(metrics: Mapping[str, float], *, out_dim: int, step: int, warmup: int) -> Verdict:
     """The verdict on a step's metrics, those that DINO's step returns.
 
-    Needed: `loss`, `teacher_entropy`, `prototype_entropy`, `kl`, `feature_std`, `effective_rank`, `centre_norm`.
+    Needed: those that `JUDGED` names.
     `out_dim`: prototypes K. `warmup`: steps before which only non-finite numbers alarm. The thresholds are this file's
     constants; `words` is one sentence with the numbers that decided.
     """

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from protloc_jax.config import to_json
 from protloc_jax.data.batch import Batch
 from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
-from protloc_jax.objective.diagnostics import judge
+from protloc_jax.objective.diagnostics import JUDGED, judge
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
 from protloc_jax.telemetry.writers import Tracker, Writers, make_writers
@@ -44,7 +44,6 @@ Evaluate = Callable[[TrainState, int, Callable[[], bool]], Mapping[str, float]]
 CONFIG_FILE = "config.json"
 # Steps that may wait for the device. Enough to keep it busy; more would only pile up batches in its memory.
 RUN_AHEAD = 2
-DIAGNOSED = ("loss", "teacher_entropy", "kl", "feature_std", "effective_rank", "centre_norm")
 
 
 class Exit(enum.IntEnum):
@@ -318,7 +317,7 @@ class _Loop:
         self.console.warn(f"step {step} was not finite and changed nothing ({n} in a row, stopping at {most}){where}")
 
     def _judge(self, values: Mapping[str, float]) -> dict[str, str]:
-        if not self.out_dim or not all(name in values for name in DIAGNOSED):
+        if not self.out_dim or not all(name in values for name in JUDGED):
             return {}
         warmup = max(self.schedules.warmup, self.schedules.frozen_steps)
         verdict = judge(values, out_dim=self.out_dim, step=self.done, warmup=warmup)

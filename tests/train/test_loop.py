@@ -177,7 +177,11 @@ def test_order_is_evaluate_save_batch_step(tmp_path):
         return {"score": done / 10, "other": 1.0}
 
     outcome = tiny.train(
-        tmp_path, "optim.steps=6", "run.eval_every=4", evaluate=evaluate, step=noted, loader_factory=factory
+        tmp_path,
+        *("optim.steps=6", "optim.warmup_epochs=0.5", "run.eval_every=4"),
+        evaluate=evaluate,
+        step=noted,
+        loader_factory=factory,
     )
     assert outcome.exit is Exit.DONE
     assert [e for e in events if e != "batch"] == [
@@ -391,14 +395,19 @@ def test_a_last_checkpoint_that_fails_is_not_success(tmp_path, monkeypatch):
 
 
 def test_the_loop_leaves_metrics_on_the_device_between_log_steps(tmp_path, monkeypatch):
-    """Only at the first step, at log steps and before checkpoints is anything brought back."""
+    """After the position, read before the first step, only log steps and checkpoints bring anything back."""
     from protloc_jax.train import loop
 
     fetched = []
     real = jax.device_get
-    monkeypatch.setattr(loop.jax, "device_get", lambda tree: (fetched.append(len(tree)), real(tree))[1])
+
+    def noted(tree):
+        fetched.append(len(tree) if isinstance(tree, list) else "position")
+        return real(tree)
+
+    monkeypatch.setattr(loop.jax, "device_get", noted)
     tiny.train(tmp_path, "run.log_every=8", "run.checkpoint_every=0")
-    assert fetched == [1, 7, 8, 4]
+    assert fetched == ["position", "position", 1, 7, 8, 4]
 
 
 def test_the_verdict_is_told_in_words(tmp_path):
@@ -406,7 +415,8 @@ def test_the_verdict_is_told_in_words(tmp_path):
 
     def collapsed(state, batch):
         state, metrics = step(state, batch)
-        flat = {"teacher_entropy": np.log(8), "kl": 0.0, "feature_std": 0.5, "effective_rank": 5.0, "centre_norm": 1.0}
+        flat = {"teacher_entropy": np.log(8), "prototype_entropy": np.log(8), "kl": 0.0}
+        flat |= {"feature_std": 0.5, "effective_rank": 5.0, "centre_norm": 1.0}
         return state, {**metrics, **{k: jax.numpy.float32(v) for k, v in flat.items()}}
 
     console = Lines()
