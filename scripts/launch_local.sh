@@ -18,7 +18,10 @@ export PROTLOC_COORDINATOR="127.0.0.1:${PROTLOC_PORT:-12355}" PROTLOC_PROCESSES=
 pids=()
 for ((i = 0; i < count; i++)); do
   (
-    ((i == 0)) || exec > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2)
+    mark=""
+    ((i == 0)) || mark="[$i] "
+    # A terminal gets process 0 as it is (progress bars); elsewhere lines must come whole.
+    if ((i > 0)) || ! [ -t 1 ]; then exec > >(sed -u "s/^/$mark/") 2> >(sed -u "s/^/$mark/" >&2); fi
     PROTLOC_PROCESS=$i exec "$@"
   ) &
   pids+=($!)
