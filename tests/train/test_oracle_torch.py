@@ -158,7 +158,7 @@ def test_float32_loss_and_gradients_are_equal_to_1e_4():
         target = training.teacher(crops[:1])
     expected = dino_loss(training.student(crops), target, training.centre, *temps)
     expected.backward()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-4)
     theirs = dict(training.student.named_parameters())
     for tensor, value in by_torch_name(jax.device_get(grads)).items():
         if theirs[tensor].grad is None:
