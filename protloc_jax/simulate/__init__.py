@@ -2,7 +2,20 @@
 
 from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.fields import Field, render, render_many
-from protloc_jax.simulate.layout import catalogue, class_names
+from protloc_jax.simulate.layout import catalogue, class_names, label_names
 from protloc_jax.simulate.presets import PRESETS, Preset
+from protloc_jax.simulate.presets_screens import SCREENS, Screen
 
-__all__ = ["PRESETS", "Field", "Preset", "SimConfig", "catalogue", "class_names", "render", "render_many"]
+__all__ = [
+    "PRESETS",
+    "SCREENS",
+    "Field",
+    "Preset",
+    "Screen",
+    "SimConfig",
+    "catalogue",
+    "class_names",
+    "label_names",
+    "render",
+    "render_many",
+]

@@ -11,17 +11,24 @@ from protloc_jax.config import ConfigError, nearest
 from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.presets import PRESETS
+from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.proteins import Protein, make_proteins, split_proteins
+from protloc_jax.simulate.screen_layout import cached_screen, screen_labels
 
 WELLS_PER_PLATE = 96
 SITES_PER_WELL = 2
 
 
 def class_names(preset: str) -> tuple[str, ...]:
-    """Return the localization classes of a preset; raises ConfigError for an unknown one."""
+    """Return the localization classes of a protein preset; raises ConfigError for another one."""
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
     return tuple(PRESETS[preset].classes)
+
+
+def label_names(config: SimConfig) -> tuple[str, ...]:
+    """Return the classes of a data set: localizations, MoAs, siRNAs or disease conditions."""
+    return screen_labels(config) if isinstance(config.domain, Screen) else class_names(config.preset)
 
 
 @lru_cache(maxsize=8)
@@ -38,6 +45,8 @@ def _layout(config: SimConfig, plate: str) -> list[int]:
 @lru_cache(maxsize=8)
 def cached_catalogue(config: SimConfig) -> pd.DataFrame:
     """The shared table behind `catalogue`; callers must not write to it."""
+    if isinstance(config.domain, Screen):
+        return cached_screen(config)
     proteins = proteins_by_name(config)
     splits = split_proteins(config, list(proteins.values()))
     lines = tuple(config.domain.cell_lines)
@@ -73,8 +82,15 @@ def cached_catalogue(config: SimConfig) -> pd.DataFrame:
 def catalogue(config: SimConfig) -> pd.DataFrame:
     """Return one row a field of view.
 
-    Columns: id, protein, classes (joined by ';', primary first), primary, plate, well, site, cell_line, split (by
-    protein, stratified by primary class), weights (JSON, class → weight), complex (proteins of one complex share their
-    texture).
+    Of proteins, the columns are: id, protein, classes (joined by ';', primary first), primary, plate, well, site,
+    cell_line, split (by protein, stratified by primary class), weights (JSON, class → weight), complex (proteins of one
+    complex share their texture).
+
+    Of a screen: id (rxrx1 and rxrx19a: their site_id), plate (unique in the data set), well, site (from 1), replicate
+    (from 1), batch (week or experiment), cell_line, compound, concentration (µM; 0 for DMSO; NaN for siRNAs and
+    untreated cells), moa (mechanism, pathway or kind of drug; empty below the labelled doses and for untreated cells),
+    treatment (compound@concentration), well_type (treatment, negative_control, positive_control), split; for rxrx1 also
+    sirna, sirna_id, pathway; for rxrx19a also disease_condition. Splits: bbbc021 by compound, stratified by MoA, with
+    DMSO and taxol in train; rxrx1 and rxrx19a by experiment (`screen_layout`).
     """
     return cached_catalogue(config).copy()

@@ -10,6 +10,7 @@ from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.exposure import LEVELS
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.organelles import Texture
+from protloc_jax.simulate.splitting import stratified_split
 
 MULTI_LOCALISED = 0.55
 COMPLEX_SIZE = 3
@@ -90,26 +91,5 @@ def make_proteins(config: SimConfig) -> list[Protein]:
 
 
 def split_proteins(config: SimConfig, proteins: list[Protein]) -> list[str]:
-    """Give each protein train, val or test (about 60/10/30), stratified by primary class.
-
-    A class with three or more proteins has at least one in train and one in test; with two, one in each; a lone protein
-    trains.
-    """
-    rng = generator(config.seed, config.preset, "split")
-    order = rng.permutation(len(proteins))
-    by_class: dict[str, list[int]] = {}
-    for index in order:
-        by_class.setdefault(proteins[index].primary, []).append(int(index))
-    split = ["train"] * len(proteins)
-    owed_test, owed_val = 0.0, 0.0
-    for name in sorted(by_class):
-        members = by_class[name]
-        owed_test += 0.3 * len(members)
-        owed_val += 0.1 * len(members)
-        tests = 0 if len(members) < 2 else int(np.clip(round(owed_test), 1, len(members) - 1))
-        vals = 0 if len(members) < 3 else int(np.clip(round(owed_val), 0, len(members) - 1 - tests))
-        owed_test -= tests
-        owed_val -= vals
-        for position, index in enumerate(members[: tests + vals]):
-            split[index] = "test" if position < tests else "val"
-    return split
+    """Give each protein train, val or test, stratified by primary class."""
+    return stratified_split(generator(config.seed, config.preset, "split"), [protein.primary for protein in proteins])
