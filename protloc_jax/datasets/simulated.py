@@ -36,15 +36,19 @@ class Rendered:
 def manifest_of(config: SimConfig) -> Manifest:
     """The manifest of a simulated data set, without rendering anything; row i is row i of the catalogue.
 
-    Labels are all localizations of the row's protein, over the preset's class list (a class may have no protein when
-    there are few). Splits are by protein, as the catalogue makes them.
+    Labels of proteins are all localizations of the row's protein, over the preset's class list (a class may have no
+    protein when there are few). Labels of a screen are the MoA (bbbc021; none for DMSO and for doses below the
+    annotated ones), the siRNA (rxrx1; none for controls) or the disease condition (rxrx19a); every other column of its
+    catalogue is a group column. Splits are as the catalogue makes them.
     """
     table = simulate.catalogue(config)
+    if isinstance(config.domain, simulate.Screen):
+        return _screen_manifest(config, table)
     columns = {
         "id": table["id"],
         "split": table["split"],
         "labels": [tuple(text.split(";")) for text in table["classes"]],
-        "source": [f"simulated {config.preset} {config.difficulty} seed {config.seed}"] * len(table),
+        "source": [_source(config)] * len(table),
         **{name: table[name] for name in GROUPS if name in table.columns},
     }
     return manifests.make(
@@ -54,6 +58,34 @@ def manifest_of(config: SimConfig) -> Manifest:
         label_kind="multi",
         um_per_pixel=config.domain.um_per_pixel,
     )
+
+
+def _screen_manifest(config: SimConfig, table: pd.DataFrame) -> Manifest:
+    names, column = simulate.label_names(config), simulate.label_column(config)
+    known = set(names)
+    groups = {
+        name: table[name].replace("", None) if table[name].dtype == object else table[name]
+        for name in table.columns
+        if name not in ("id", "split")
+    }
+    columns = {
+        "id": table["id"],
+        "split": table["split"],
+        "labels": [(value,) if value in known else () for value in table[column]],
+        "source": [_source(config)] * len(table),
+        **groups,
+    }
+    return manifests.make(
+        pd.DataFrame(columns),
+        ChannelSet(Channel(name, role_of(name)) for name in config.domain.channels),
+        label_names=names,
+        label_kind="single",
+        um_per_pixel=config.domain.um_per_pixel,
+    )
+
+
+def _source(config: SimConfig) -> str:
+    return f"simulated {config.preset} {config.difficulty} seed {config.seed}"
 
 
 def pack(

@@ -1,10 +1,12 @@
 """Simulated fluorescence cells: synthetic fields of view with exact truth, any of them made alone from its key."""
 
 from protloc_jax.simulate.config import SimConfig
-from protloc_jax.simulate.fields import Field, render, render_many
+from protloc_jax.simulate.field import Field
+from protloc_jax.simulate.fields import render, render_many
 from protloc_jax.simulate.layout import catalogue, class_names, label_names
 from protloc_jax.simulate.presets import PRESETS, Preset
 from protloc_jax.simulate.presets_screens import SCREENS, Screen
+from protloc_jax.simulate.screen_layout import label_column
 
 __all__ = [
     "PRESETS",
@@ -15,6 +17,7 @@ __all__ = [
     "SimConfig",
     "catalogue",
     "class_names",
+    "label_column",
     "label_names",
     "render",
     "render_many",

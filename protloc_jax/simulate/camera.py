@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from protloc_jax.simulate.presets import Preset
-from protloc_jax.simulate.primitives import forward_fft, gaussian_transfer, inverse_fft, mirror_pad, padded_shape
+from protloc_jax.simulate.primitives import (
+    forward_fft,
+    gaussian_transfer,
+    inverse_fft,
+    mirror_pad,
+    padded_shape,
+    sample_points,
+    splat_spots,
+)
 
 FEW_PHOTONS = np.float32(8.0)
 
@@ -37,6 +45,19 @@ def draw_plate_effects(rng: np.random.Generator, strength: float) -> PlateEffect
         haze=float(np.exp(0.25 * strength * draw[4])),
         bleed=float(strength * np.exp(0.3 * draw[5])),
         tilt=tuple((strength * np.array([0.08, 0.08, 0.10]) * [draw[6], draw[7], abs(draw[8])]).tolist()),
+    )
+
+
+def together(first: PlateEffects, second: PlateEffects) -> PlateEffects:
+    """Two sets of effects on one channel, as of a batch and of one of its plates."""
+    return PlateEffects(
+        exposure=first.exposure * second.exposure,
+        background=first.background * second.background,
+        offset=first.offset + second.offset,
+        psf=first.psf * second.psf,
+        haze=first.haze * second.haze,
+        bleed=first.bleed,
+        tilt=(first.tilt[0] + second.tilt[0], first.tilt[1] + second.tilt[1], first.tilt[2] + second.tilt[2]),
     )
 
 
@@ -102,6 +123,14 @@ def count_photons(rng: np.random.Generator, expected: np.ndarray) -> np.ndarray:
     few = expected < FEW_PHOTONS
     counts[few] = rng.poisson(expected[few])
     return counts
+
+
+def debris(rng: np.random.Generator, shape: tuple[int, int], um: float) -> np.ndarray:
+    """A few bright out-of-place blobs [H, W], in units of the exposure; `um` per pixel."""
+    everywhere = np.ones(shape, np.float32)
+    points = sample_points(rng, everywhere, int(rng.integers(2, 7)))
+    sigma = rng.uniform(0.4, 2.0, points[0].size) / um
+    return splat_spots(shape, points, rng.uniform(1, 4, points[0].size).astype(np.float32), sigma)
 
 
 def expose(rng: np.random.Generator, photons: np.ndarray, preset: Preset, *, gain: float, offset: float) -> np.ndarray:

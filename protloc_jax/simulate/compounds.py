@@ -23,13 +23,15 @@ class Compound:
     """One perturbation of a screen.
 
     `moa` is the mechanism, the pathway of an siRNA or the kind of a drug; `doses` in µM, strictly decreasing (empty
-    for an siRNA); the `labelled` highest of them carry the MoA label; `week` (1–10) is BBBC021's batch.
+    for an siRNA); the `labelled` highest of them carry the MoA label; `acts_from` is the lowest dose that is known to
+    act; `week` (1–10) is BBBC021's batch.
     """
 
     name: str
     moa: str
     doses: tuple[float, ...] = ()
     labelled: int = 0
+    acts_from: float = 0.0
     week: int = 0
 
 
@@ -100,7 +102,7 @@ def _ladder(labelled: tuple[float, ...], number: int) -> tuple[float, ...]:
 def moa_compounds(number: int, doses: int) -> tuple[Compound, ...]:
     """The first `number` compounds, dealt over the 12 MoAs in turn: the 38 named ones, then invented ones."""
     named = [
-        Compound(name, moa, _ladder(labelled, doses), min(len(labelled), doses), week)
+        Compound(name, moa, _ladder(labelled, doses), min(len(labelled), doses), labelled[-1], week)
         for deep in range(max(len(group) for group in BBBC021.values()))
         for moa, group in BBBC021.items()
         for name, week, labelled in group[deep : deep + 1]
@@ -109,8 +111,13 @@ def moa_compounds(number: int, doses: int) -> tuple[Compound, ...]:
         turn, which = divmod(extra, len(MOAS))
         ladder = _ladder((10.0, 3.0, 1.0), doses)
         week = (3 * which + 4 * turn) % WEEKS + 1
-        named.append(Compound(f"compound-{len(named) + 1:03d}", MOAS[which], ladder, min(3, doses), week))
+        named.append(Compound(f"compound-{len(named) + 1:03d}", MOAS[which], ladder, min(3, doses), 1.0, week))
     return tuple(named[:number])
+
+
+def taxol() -> Compound:
+    """The positive control, which stands on every plate whether or not it is among the compounds."""
+    return next(one for one in moa_compounds(sum(map(len, BBBC021.values())), 3) if one.name == TAXOL)
 
 
 def sirnas(number: int) -> tuple[Compound, ...]:

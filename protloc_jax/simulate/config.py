@@ -146,7 +146,8 @@ def _screen_problems(config: SimConfig, screen: Screen) -> list[str]:
         problems.append(f"doses: at most {MOST_DOSES}, got {config.doses}")
     wells = 0
     if all(isinstance(number, int) for number in numbers):
-        wells = (config.n_compounds or screen.n_compounds) * (screen.doses and (config.doses or screen.doses) or 1)
+        each = (config.doses or screen.doses) if screen.doses else 1
+        wells = (config.n_compounds or screen.n_compounds) * each
     if screen.most and wells > screen.most:
         problems.append(
             f"n_compounds: the plates of an experiment of {screen.name} hold {screen.most} treatments, not {wells}"

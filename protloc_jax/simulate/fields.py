@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,31 +18,18 @@ from protloc_jax.config import nearest
 from protloc_jax.simulate import camera
 from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.exposure import LEVELS, mix
+from protloc_jax.simulate.field import Field
 from protloc_jax.simulate.geometry import Cells, make_cells
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.layout import cached_catalogue, proteins_by_name
 from protloc_jax.simulate.organelles import BUILDERS
-from protloc_jax.simulate.primitives import sample_points, splat_spots
+from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.proteins import Protein
+from protloc_jax.simulate.screens import render_screen
 from protloc_jax.simulate.structures import Scene, inside_envelope
 
 BAD_FIELDS = 0.02  # share of out-of-focus or dirty fields at nuisance 1
 GROUP = 4  # fields a worker renders before it answers
-
-
-class Field(NamedTuple):
-    """One rendered field of view.
-
-    image [H, W, C] uint8 or uint16; nucleus_labels and cell_labels [H, W] int32 (0 is background, equal numbers belong
-    together); density: for each class the protein has, its expected photons per pixel before optics, float32 [H, W];
-    truth: what the field was made from (protein, weights, per-cell expression and phase, defocus, quality, …).
-    """
-
-    image: np.ndarray
-    nucleus_labels: np.ndarray
-    cell_labels: np.ndarray
-    density: dict[str, np.ndarray]
-    truth: dict[str, Any]
 
 
 def _row(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -> Mapping[str, Any]:
@@ -99,14 +86,6 @@ def _stain(scene: Scene, role: str, photons: float) -> np.ndarray:
     return structure * np.float32(photons / max(bright, 1e-6))
 
 
-def _debris(rng: np.random.Generator, cells: Cells) -> np.ndarray:
-    """A few bright out-of-place blobs, in units of the exposure."""
-    everywhere = np.ones(cells.shape, np.float32)
-    points = sample_points(rng, everywhere, int(rng.integers(2, 7)))
-    sigma = rng.uniform(0.4, 2.0, points[0].size) / cells.um
-    return splat_spots(cells.shape, points, rng.uniform(1, 4, points[0].size).astype(np.float32), sigma)
-
-
 def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -> Field:
     """Render one field of view from its catalogue row (or the row's position), independent of all others.
 
@@ -114,6 +93,8 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
     the catalogue or a row that does not belong to this configuration.
     """
     row = _row(config, row_or_index)
+    if isinstance(config.domain, Screen):
+        return render_screen(config, row)
     protein, preset, level = _protein(config, row), config.domain, LEVELS[config.difficulty]
     plate, well, site = str(row["plate"]), str(row["well"]), int(row["site"])
 
@@ -168,7 +149,7 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
         for role, optics, lens in zip(preset.roles, preset.optics, lenses, strict=True)
     ]
     if quality == "debris":
-        speck = _debris(stream("debris"), cells)
+        speck = camera.debris(stream("debris"), cells.shape, cells.um)
         arrived = [
             light + np.float32(unit) * lens(speck) for light, unit, lens in zip(arrived, levels, lenses, strict=True)
         ]

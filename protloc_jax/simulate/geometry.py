@@ -6,6 +6,7 @@ nuclear envelope (0) and the plasma membrane (1). Lengths are µm unless a name 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,17 @@ from protloc_jax.simulate.presets import CellLine, Preset
 from protloc_jax.simulate.primitives import smooth_field
 
 INTERPHASE, METAPHASE, ANAPHASE = 0, 1, 2
+MONOPOLAR, SCATTERED, DYING = 3, 4, 5  # a ring around one pole, chromosomes in disorder, a collapsed cell
+RING = 1.0  # half the thickness (µm) of a monopolar ring
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Per-cell parameters [K]: centre in pixels, sizes in µm, angles in radians, cell-cycle phase in [0, 1)."""
+    """Per-cell parameters [K]: centre in pixels, sizes in µm, angles in radians, cell-cycle phase in [0, 1).
+
+    `satellites` [K, M, 3], if any, are further pieces of the nucleus: place along and across its axis, radius (µm; 0
+    where there is none).
+    """
 
     row: np.ndarray
     column: np.ndarray
@@ -34,6 +41,7 @@ class Shapes:
     lobe_turn: np.ndarray
     phase: np.ndarray
     stage: np.ndarray
+    satellites: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -167,11 +175,18 @@ def _signed_ellipse(shapes: Shapes, k: int, along: np.ndarray, across: np.ndarra
 
 
 def _nucleus_distance(shapes: Shapes, k: int, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Signed distance to the envelope, or to one or two chromosome plates of a dividing cell."""
-    if shapes.stage[k] != ANAPHASE:
-        return _signed_ellipse(shapes, k, along, across)
-    shift = np.float32(1.6 + 1.6 * shapes.phase[k])
-    return np.minimum(*(_signed_ellipse(shapes, k, along, across + side * shift) for side in (-1, 1)))
+    """Signed distance to the envelope of all pieces, or to one or two chromosome plates of a dividing cell."""
+    if shapes.stage[k] == ANAPHASE:
+        shift = np.float32(1.6 + 1.6 * shapes.phase[k])
+        return np.minimum(*(_signed_ellipse(shapes, k, along, across + side * shift) for side in (-1, 1)))
+    signed = _signed_ellipse(shapes, k, along, across)
+    if shapes.stage[k] == MONOPOLAR:
+        signed = np.abs(signed) - np.float32(RING)
+    if shapes.satellites is not None:
+        for u, v, radius in shapes.satellites[k]:
+            if radius > 0:
+                signed = np.minimum(signed, _length(along - np.float32(u), across - np.float32(v)) - np.float32(radius))
+    return signed
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -239,10 +254,19 @@ def _centres(rng: np.random.Generator, shapes: Shapes, labels: np.ndarray, um: f
     return mtoc, poles
 
 
-def make_cells(rng: np.random.Generator, preset: Preset, line: CellLine, size: int, *, crowding: float = 1.0) -> Cells:
-    """Draw the cells of one field of view of `size` pixels."""
+def make_cells(
+    rng: np.random.Generator,
+    preset: Preset,
+    line: CellLine,
+    size: int,
+    *,
+    crowding: float = 1.0,
+    alter: Callable[[Shapes], Shapes] | None = None,
+) -> Cells:
+    """Draw the cells of one field of view of `size` pixels; `alter` may change shapes before they are laid out."""
     um = preset.um_per_pixel
     shapes = draw_shapes(rng, preset, line, size, crowding=crowding)
+    shapes = shapes if alter is None else alter(shapes)
     warp_rows = 1.4 * smooth_field(rng, (size, size), 5.0 / um)
     warp_columns = 1.4 * smooth_field(rng, (size, size), 5.0 / um)
 

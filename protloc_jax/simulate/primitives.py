@@ -152,21 +152,21 @@ def walk(
     allowed: np.ndarray,
     *,
     stride: float,
-    bend: float,
-    drift: float = 0.0,
+    bend: float | np.ndarray,
+    drift: float | np.ndarray = 0.0,
     deflect: float = 0.0,
 ) -> tuple[Points, np.ndarray]:
     """Grow persistent random walks that stay where `allowed` [H, W] equals their owner's label.
 
     `heading` [n] radians, `steps` [n] numbers of strides, `owner` [n] labels, `stride` pixels a step, `bend` standard
-    deviation of the heading's change per step, `drift` that of a curvature a walk keeps. A walk that meets a border
-    ends there, or, with `deflect` > 0, turns by that many radians (always to its own side) and tries again; at
-    the image's edge it ends.
+    deviation of the heading's change per step, `drift` that of a curvature a walk keeps (both may be [n]). A walk that
+    meets a border ends there, or, with `deflect` > 0, turns by that many radians (always to its own side) and tries
+    again; at the image's edge it ends.
     Returns the visited points and, for each, the index of its walk.
     """
     rows, columns = start[0].astype(np.float32), start[1].astype(np.float32)
     longest = int(steps.max()) if steps.size else 0
-    turns = rng.standard_normal((longest, rows.size), dtype=np.float32) * np.float32(bend)
+    turns = rng.standard_normal((longest, rows.size), dtype=np.float32) * np.asarray(bend, np.float32)
     turns += (drift * rng.standard_normal(rows.size)).astype(np.float32)
     side = np.where(rng.random(rows.size) < 0.5, -deflect, deflect).astype(np.float32)
     angle = heading.astype(np.float32)

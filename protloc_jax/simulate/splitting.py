@@ -14,7 +14,7 @@ def stratified_split(rng: np.random.Generator, classes: Sequence[str]) -> list[s
     trains.
     """
     by_class: dict[str, list[int]] = {}
-    for index in rng.permutation(len(classes)).tolist():
+    for index in map(int, rng.permutation(len(classes))):
         by_class.setdefault(classes[index], []).append(index)
     split = ["train"] * len(classes)
     owed_test, owed_val = 0.0, 0.0
