@@ -80,7 +80,7 @@ def _pieces(rng: np.random.Generator, shapes: Shapes, states: States) -> tuple[n
     half = shapes.length[:, None] / 2
     size, place = draw[..., 0] ** 1.5, draw[..., 1]
     for chosen, wide, out in (
-        (broken, (0.16 + 0.42 * size) * half, 0.65 + 0.5 * place),
+        (broken, (0.16 + 0.42 * size) * half, 0.85 + 0.45 * place),
         (fused, (0.75 + 0.2 * size) * half, 1.9 + 0.5 * place),
         (loose, 0.45 + 0.6 * size, 0.9 + 1.3 * place),
     ):
