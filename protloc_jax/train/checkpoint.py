@@ -11,6 +11,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,8 @@ MAX_FAILURES = 3
 DELETING = ".deleting"
 # After this long the other processes of a run are taken for dead.
 SAVE_TIMEOUT_SECONDS = 900
+# For how long the folder of a failed save is removed again when writes that are still under way put it back.
+REMAINS_SECONDS = 5.0
 
 
 class StorageFailed(RuntimeError):
@@ -130,6 +133,8 @@ class Checkpointer:
         self._bytes = sum(leaf.nbytes for leaves in named.values() for leaf in leaves.values())
         # Orbax refuses items without arrays; the record says that they are empty.
         arguments: dict[str, Any] = {n: ocp.args.PyTreeSave(nested(leaves)) for n, leaves in named.items() if leaves}
+        if self._first and self._failures:
+            self._remove_remains(f"*{UNFINISHED}*")
         error = self._no_space()
         if any_process(error is not None):
             return self._failed(step, error)
@@ -234,8 +239,7 @@ class Checkpointer:
     def _failed(self, step: int, error: BaseException | None) -> bool:
         self._failures += 1
         if self._first:
-            for path in self.directory.glob(f"{step}{UNFINISHED}*"):
-                shutil.rmtree(path, ignore_errors=True)
+            self._remove_remains(f"{step}{UNFINISHED}*")
         lines = str(error).strip().splitlines() if error is not None else ["another process failed"]
         reason = lines[0][:300] if lines else type(error).__name__
         good = self.steps()
@@ -248,6 +252,16 @@ class Checkpointer:
             raise StorageFailed(f"{self._failures} failures in a row: {text}") from error
         self._warn(f"{text} Training goes on (failure {self._failures} of {self._max_failures} in a row).")
         return False
+
+    def _remove_remains(self, pattern: str) -> None:
+        """Remove what matches, until it stays away: writes that outlive the failed one put files back."""
+        give_up, empty = time.monotonic() + REMAINS_SECONDS, 0
+        while empty < 3 and time.monotonic() < give_up:
+            remains = list(self.directory.glob(pattern))
+            empty = 0 if remains else empty + 1
+            for path in remains:
+                shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.05)
 
     def _free(self) -> int:
         return shutil.disk_usage(self.directory).free

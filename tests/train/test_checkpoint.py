@@ -282,6 +282,24 @@ def test_a_failed_write_costs_a_warning_and_the_next_save_works(tmp_path, saved,
     assert restored is not None and same(restored.items, big)
 
 
+def test_remains_that_late_writes_put_back_are_removed_too(tmp_path, saved, monkeypatch):
+    """Writes of the failed save that are still under way put its folder back three times."""
+    late = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    late.mkdir()
+    removed, rmtree = [], shutil.rmtree
+
+    def remove_and_put_back(path, **options):
+        rmtree(path, **options)
+        removed.append(path)
+        if len(removed) <= 3:
+            late.mkdir()
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", remove_and_put_back)
+    saved._remove_remains("3.orbax-checkpoint-tmp*")
+    assert removed == [late] * 4
+    assert not late.exists()
+
+
 def test_failures_in_the_background_are_noticed_and_three_in_a_row_end_it(tmp_path, saved, notes, file_size_limit):
     big = items(3, size=50_000)
     file_size_limit(100_000)
