@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
+from protloc_jax.cli import simulate_raw
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,8 +42,9 @@ def add_parser(subparsers: Any) -> None:
     folder.add_argument("--check-only", action="store_true", help="check everything and write nothing")
     simulated = kinds.add_parser("simulated", help="simulated cells (no download)")
     _add_fields(simulated, SimConfig)
-    alias = jobs.add_parser("simulate", help="the same as `pack simulated --preset PRESET`")
+    alias = jobs.add_parser("simulate", help="simulated cells, as records or in the raw layout of the real data set")
     alias.add_argument("preset", help=configs.describe(SimConfig)[0][3])
+    simulate_raw.add(alias)
     _add_fields(alias, SimConfig, skip=("preset",))
     for one in (folder, simulated, alias):
         one.add_argument("--out", metavar="DIR", help="folder for the records", required=one is not folder)
@@ -119,6 +121,8 @@ def _pack_simulated(args: argparse.Namespace) -> int:
     from protloc_jax.simulate import SimConfig
 
     config = configs.from_mapping(SimConfig, _given(args, SimConfig))
+    if getattr(args, "layout", "records") == "raw":
+        return simulate_raw.run(args, config)
     for note in simulated.manifest_of(config).warnings():
         print(f"note: {note}", file=sys.stderr)
     info = simulated.pack(
