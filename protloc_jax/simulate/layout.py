@@ -8,9 +8,8 @@ from functools import lru_cache
 import pandas as pd
 
 from protloc_jax.config import ConfigError, nearest
-from protloc_jax.simulate.config import SimConfig
+from protloc_jax.simulate.config import DOMAINS, SimConfig
 from protloc_jax.simulate.keys import generator
-from protloc_jax.simulate.presets import PRESETS
 from protloc_jax.simulate.proteins import Protein, make_proteins, split_proteins
 
 WELLS_PER_PLATE = 96
@@ -19,9 +18,9 @@ SITES_PER_WELL = 2
 
 def class_names(preset: str) -> tuple[str, ...]:
     """Return the localization classes of a preset; raises ConfigError for an unknown one."""
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    return tuple(PRESETS[preset].classes)
+    if preset not in DOMAINS:
+        raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(DOMAINS)}.{nearest(preset, DOMAINS)}")
+    return tuple(DOMAINS[preset].classes)
 
 
 @lru_cache(maxsize=8)
