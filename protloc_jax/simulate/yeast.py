@@ -132,7 +132,7 @@ def _from_nucleus(y: np.ndarray, x: np.ndarray, cell: Anatomy) -> tuple[np.ndarr
     signed = np.full(np.broadcast_shapes(y.shape, x.shape), 1e3, np.float32)
     crescent = np.zeros_like(signed)
     single = len(cell.nucleus) == 1
-    spread = not np.allclose(cell.poles[0], cell.poles[1])
+    spread = bool(np.hypot(*(cell.poles[0] - cell.poles[1])) > 1e-6)
     for number, lobe in enumerate(cell.nucleus):
         signed = np.minimum(signed, _from_disc(y, x, lobe))
         axis = cell.poles[number] - np.array(lobe[:2])

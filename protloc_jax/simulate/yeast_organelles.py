@@ -251,7 +251,7 @@ def _lipid_particles(scene: Scene, rng: np.random.Generator, texture: Texture) -
 def _puncta(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.ndarray:
     """Many small dim spots of unequal brightness over a diffuse pool."""
     cells = _cells(scene)
-    small = dots(cells, rng, _cytoplasmic(cells), 26 * texture.count, 0.12 * texture.size, brightness_spread=0.9)
+    small = dots(cells, rng, _cytoplasmic(cells), 30 * texture.count, 0.11 * texture.size, brightness_spread=0.6)
     return (small + 5 * FAINT * cells.thickness * (1 - 0.8 * _lumen(cells))) * cells.inside
 
 
