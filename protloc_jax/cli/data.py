@@ -16,6 +16,7 @@ from protloc_jax.cli import simulate_raw
 
 def add_parser(subparsers: Any) -> None:
     """Add `data` and its own sub-commands."""
+    from protloc_jax.cli import sheet
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.simulate import SimConfig
 
@@ -70,12 +71,17 @@ def add_parser(subparsers: Any) -> None:
         help="contrast from the whole data set (comparable; default) or from each image (dim ones become visible)",
     )
     show.add_argument("--tile", type=int, default=160, help="size of one picture in pixels (default 160)")
+    sheet.add(jobs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
     if args.job == "verify":
         return _verify(args)
+    if args.job == "sheet":
+        from protloc_jax.cli import sheet
+
+        return sheet.run(args)
     if args.job == "show":
         from protloc_jax.cli.show_records import show
 

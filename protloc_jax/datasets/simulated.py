@@ -17,14 +17,18 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
 from protloc_jax.data.manifest import Manifest
-from protloc_jax.simulate import SimConfig
+from protloc_jax.simulate import Field, SimConfig
 
 GROUPS = ("protein", "primary", "complex", "plate", "well", "site", "cell_line")
+CELL_GROUPS = ("field", "cell", "row", "column", "phase", "coverage", "others", "neighbours", "neighbour_proteins")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """(image [H, W, C], mask [H, W] uint8 with 1 inside cells) of row i of a catalogue. Picklable."""
+    """(image [H, W, C], mask [H, W] uint8) of row i of a catalogue. Picklable.
+
+    The mask of a field is 1 inside cells, that of a single cell 1 in the cell itself and 2 in others.
+    """
 
     config: SimConfig
 
@@ -33,29 +37,49 @@ class Rendered:
         return field.image, (field.cell_labels > 0).astype(np.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class RenderedCells(Rendered):
+    """The same for single cells; `rows` spares each worker the making of the catalogue."""
+
+    rows: pd.DataFrame
+
+    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        cell = simulate.render(self.config, self.rows.iloc[row])
+        return cell.image, cell_mask(cell)
+
+
+def cell_mask(cell: Field) -> np.ndarray:
+    """The mask [H, W] uint8 of a single cell: 1 = the cell, 2 = other cells, 0 = free."""
+    own = cell.cell_labels == cell.truth["cell"]
+    return np.where(own, 1, np.where(cell.cell_labels > 0, 2, 0)).astype(np.uint8)
+
+
 def manifest_of(config: SimConfig) -> Manifest:
     """The manifest of a simulated data set, without rendering anything; row i is row i of the catalogue.
 
     Labels of proteins are all localizations of the row's protein, over the preset's class list (a class may have no
-    protein when there are few). Labels of a screen are the MoA (bbbc021; none for DMSO and for doses below the
-    annotated ones), the siRNA (rxrx1; none for controls) or the disease condition (rxrx19a); every other column of its
-    catalogue is a group column. Splits are as the catalogue makes them.
+    protein when there are few). Pooled fields have no labels and no protein: their cells have. Labels of a screen are
+    the MoA (bbbc021; none for DMSO and for doses below the annotated ones), the siRNA (rxrx1; none for controls) or the
+    disease condition (rxrx19a); every other column of its catalogue is a group column. Splits are as the catalogue
+    makes them.
     """
     table = simulate.catalogue(config)
     if isinstance(config.domain, simulate.Screen):
         return _screen_manifest(config, table)
+    mixed = config.pooled > 0 and not config.of_cells
+    groups = [name for name in (*GROUPS, *CELL_GROUPS) if name in table.columns]
     columns = {
         "id": table["id"],
         "split": table["split"],
-        "labels": [tuple(text.split(";")) for text in table["classes"]],
+        "labels": [() if mixed else tuple(text.split(";")) for text in table["classes"]],
         "source": [_source(config)] * len(table),
-        **{name: table[name] for name in GROUPS if name in table.columns},
+        **{name: table[name] for name in groups if not (mixed and name in ("protein", "primary", "complex"))},
     }
     return manifests.make(
         pd.DataFrame(columns),
         ChannelSet(Channel(name, role_of(name)) for name in config.domain.channels),
-        label_names=simulate.class_names(config.preset),
-        label_kind="multi",
+        label_names=() if mixed else simulate.class_names(config.preset),
+        label_kind="none" if mixed else "multi",
         um_per_pixel=config.domain.um_per_pixel,
     )
 
@@ -97,11 +121,11 @@ def pack(
     progress: bool = False,
     restart: bool = False,
 ) -> RecordsInfo:
-    """Render every field and write records; the same call resumes after a kill.
+    """Render every image and write records; the same call resumes after a kill.
 
     `workers` processes render (None: one a core, 0: this process), so a script that calls this needs a __main__ guard.
     """
-    rendered = Rendered(config)
+    rendered = RenderedCells(config, simulate.catalogue(config)) if config.of_cells else Rendered(config)
     first = hashlib.blake2b(rendered(0)[0].tobytes(), digest_size=8).hexdigest()
     return records.write(
         out,

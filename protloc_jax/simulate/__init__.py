@@ -1,16 +1,19 @@
-"""Simulated fluorescence cells: synthetic fields of view with exact truth, any of them made alone from its key."""
+"""Simulated fluorescence cells: synthetic images with exact truth, any of them made alone from its key."""
 
-from protloc_jax.simulate.config import SimConfig
+from protloc_jax.simulate.config import DOMAINS, SimConfig
+from protloc_jax.simulate.examples import catalogue, render, render_many
 from protloc_jax.simulate.field import Field
-from protloc_jax.simulate.fields import render, render_many
-from protloc_jax.simulate.layout import catalogue, class_names, label_names
+from protloc_jax.simulate.layout import class_names, label_names
 from protloc_jax.simulate.presets import PRESETS, Preset
 from protloc_jax.simulate.presets_screens import SCREENS, Screen
+from protloc_jax.simulate.presets_single import SINGLE
 from protloc_jax.simulate.screen_layout import label_column
 
 __all__ = [
+    "DOMAINS",
     "PRESETS",
     "SCREENS",
+    "SINGLE",
     "Field",
     "Preset",
     "Screen",

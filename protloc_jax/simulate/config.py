@@ -9,8 +9,9 @@ from protloc_jax.config import ConfigError, nearest, opt
 from protloc_jax.simulate.exposure import LEVELS
 from protloc_jax.simulate.presets import PRESETS, Preset
 from protloc_jax.simulate.presets_screens import SCREENS, Design, Screen
+from protloc_jax.simulate.presets_single import SINGLE
 
-DOMAINS: dict[str, Preset] = {**PRESETS, **SCREENS}
+DOMAINS: dict[str, Preset] = {**PRESETS, **SINGLE, **SCREENS}
 # Fields that say nothing in the other kind of preset, with the value that means "not given".
 PROTEIN_FIELDS = {"n_proteins": 96, "fovs_per_protein": 10, "tail": 1.0}
 SCREEN_FIELDS = {
@@ -33,7 +34,11 @@ class SimConfig:
     ConfigError (a ValueError) naming every bad field.
     """
 
-    preset: str = opt("hpa_fov", f"imaging domain: {', '.join(PRESETS)} (proteins) or {', '.join(SCREENS)} (screens)")
+    preset: str = opt(
+        "hpa_fov",
+        f"imaging domain: {', '.join(PRESETS)} (proteins), {', '.join(SINGLE)} (single cells) or {', '.join(SCREENS)} "
+        "(perturbation screens)",
+    )
     difficulty: Literal["easy", "medium", "hard"] = opt(
         "hard", "how pure, bright and sharp proteins are, how strong perturbations; hard is the level to report"
     )
@@ -43,6 +48,11 @@ class SimConfig:
     seed: int = opt(0, "seed of everything")
     nuisance: float = opt(1.0, "strength of batch, plate, illumination, PSF, bleed-through and bad-field effects")
     tail: float = opt(1.0, "proteins of the rarest class to those of the commonest; 1 is balanced, 0.005 is HPA-like")
+    unit: Literal["preset", "field", "cell"] = opt(
+        "preset", "what one image shows: a field of view, or a cell cut out of one (hpa_sc and yeast: cell)"
+    )
+    background: Literal["keep", "mask"] = opt("keep", "what stands around a cut-out cell: its surroundings, or zeros")
+    pooled: float = opt(0.0, "chance of each cell to carry a protein drawn anew (from the same split), not its field's")
     n_compounds: int = opt(0, "screens: compounds (rxrx1: siRNAs; rxrx19a: drugs); 0 is the preset's own number")
     doses: int = opt(0, "screens: doses of each compound, up to 8; 0 is the preset's own number")
     replicates: int = opt(0, "screens: plates of one layout; 0 is the preset's own number")
@@ -74,6 +84,7 @@ class SimConfig:
             problems.append(f"nuisance: must lie in [0, 5], got {self.nuisance!r}")
         if not 0 < self.tail <= 1:
             problems.append(f"tail: must lie in (0, 1], got {self.tail!r}")
+        problems += cell_problems(self, DOMAINS.get(self.preset))
         if self.preset in DOMAINS:
             problems += _wrong_kind(self)
         if self.preset in SCREENS:
@@ -85,6 +96,11 @@ class SimConfig:
     def domain(self) -> Preset:
         """The preset this configuration names."""
         return DOMAINS[self.preset]
+
+    @property
+    def of_cells(self) -> bool:
+        """Whether one image is one cell."""
+        return (self.domain.unit if self.unit == "preset" else self.unit) == "cell"
 
     @property
     def screen(self) -> Screen:
@@ -114,6 +130,31 @@ class SimConfig:
     def chosen_lines(self) -> tuple[str, ...]:
         """The screen's cell lines that take part, in its order."""
         return tuple(name for name in self.screen.cell_lines if not self.cell_lines or name in self.cell_lines)
+
+
+def cell_problems(config: SimConfig, preset: Preset | None) -> list[str]:
+    """What is wrong with the fields that concern single cells and pooled fields; `preset` is None where unknown."""
+    problems = []
+    for field, valid in (("unit", ("preset", "field", "cell")), ("background", ("keep", "mask"))):
+        value = getattr(config, field)
+        if value not in valid:
+            hint = nearest(str(value), valid)
+            problems.append(f"{field}: unknown {value!r}; valid: {', '.join(valid)}.{hint}")
+    if not 0 <= config.pooled <= 1:
+        problems.append(f"pooled: must lie in [0, 1], got {config.pooled!r}")
+    if preset is None:
+        return problems
+    if config.pooled and "protein" not in preset.roles:
+        problems.append(f"pooled: {preset.name} shows no protein")
+    cells = (preset.unit if config.unit == "preset" else config.unit) == "cell"
+    if cells and not preset.crop:
+        problems.append(f"unit: {preset.name} has no single-cell images")
+    elif cells and isinstance(config.size, int) and config.size <= preset.crop:
+        wanted = f"the {preset.crop} pixels of a cell of {preset.name}"
+        problems.append(f"size: a field must exceed {wanted}, got {config.size!r}")
+    if not cells and config.background == "mask":
+        problems.append("background: only around single cells can it be masked (unit=cell)")
+    return problems
 
 
 def _wrong_kind(config: SimConfig) -> list[str]:

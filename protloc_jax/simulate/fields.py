@@ -17,16 +17,18 @@ import pandas as pd
 from protloc_jax.config import nearest
 from protloc_jax.simulate import camera
 from protloc_jax.simulate.config import SimConfig
+from protloc_jax.simulate.contents import densities, draw_expression, mix_by_cell, pooled_densities
 from protloc_jax.simulate.exposure import LEVELS, mix
 from protloc_jax.simulate.field import Field
-from protloc_jax.simulate.geometry import Cells, make_cells
+from protloc_jax.simulate.geometry import Cells
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.layout import cached_catalogue, proteins_by_name
-from protloc_jax.simulate.organelles import BUILDERS
+from protloc_jax.simulate.pooled import cell_proteins
 from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.proteins import Protein
 from protloc_jax.simulate.screens import render_screen
-from protloc_jax.simulate.structures import Scene, inside_envelope
+from protloc_jax.simulate.specimens import SPECIMENS
+from protloc_jax.simulate.structures import Scene
 
 BAD_FIELDS = 0.02  # share of out-of-focus or dirty fields at nuisance 1
 GROUP = 4  # fields a worker renders before it answers
@@ -54,29 +56,20 @@ def _protein(config: SimConfig, row: Mapping[str, Any]) -> Protein:
     return known[name]
 
 
-def _expression(rng: np.random.Generator, protein: Protein, cells: Cells) -> np.ndarray:
-    """Relative amount of the protein in each cell [K]; proteins with silent cells keep at least one speaking."""
-    amount = np.exp(protein.expression_sigma * rng.standard_normal(len(cells.shapes)))
-    silent = rng.random(len(amount)) < protein.silent
-    if protein.cycle_peak is not None:
-        amount = amount * np.exp(1.1 * np.cos(2 * np.pi * (cells.shapes.phase - protein.cycle_peak)))
-    silent[int(np.argmax(amount))] = False
-    return np.where(silent, 0.08 * amount, amount)
+def field_cells(config: SimConfig, row: Mapping[str, Any]) -> Cells:
+    """The cells of the field of a catalogue row, without rendering anything."""
+    plate, well, site = str(row["plate"]), str(row["well"]), int(row["site"])
+    edge = config.nuisance * on_edge(well)
+    well_rng = generator(config.seed, config.preset, plate, well, "well")
+    crowding = float(np.exp(0.12 * config.nuisance * well_rng.standard_normal() - 0.12 * edge))
+    rng, preset = generator(config.seed, config.preset, plate, well, site, "cells"), config.domain
+    make = SPECIMENS[preset.specimen].make
+    return make(rng, preset, preset.cell_lines[row["cell_line"]], config.size, crowding=crowding)
 
 
-def _densities(
-    config: SimConfig, protein: Protein, scene: Scene, expression: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Class maps whose means over cells are the protein's weights, and the diffuse pool with mean about 1."""
-    cells = scene.cells
-    painted, area = cells.per_cell(expression), max(float(cells.inside.sum()), 1.0)
-    density = {}
-    for name, weight in protein.weights.items():
-        part = BUILDERS[config.domain.classes[name]](scene, scene.stream(f"protein:{name}"), protein.texture) * painted
-        total = float(part.sum(dtype=np.float64))
-        density[name] = (part * (weight * area / total if total > 1e-6 * area else 0.0)).astype(np.float32)
-    pool = cells.thickness * (1 + 0.15 * inside_envelope(cells)) * painted
-    return density, (pool * (area / max(float(pool.sum(dtype=np.float64)), 1e-6))).astype(np.float32)
+def on_edge(well: str) -> bool:
+    """Whether a well lies on the rim of a 96-well plate."""
+    return well[0] in "AH" or well[1:] in ("01", "12")
 
 
 def _stain(scene: Scene, role: str, photons: float) -> np.ndarray:
@@ -101,17 +94,14 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
     def stream(purpose: str) -> np.random.Generator:
         return generator(config.seed, config.preset, plate, well, site, purpose)
 
-    edge = config.nuisance * (well[0] in "AH" or well[1:] in ("01", "12"))
-    well_rng = generator(config.seed, config.preset, plate, well, "well")
-    crowding = float(np.exp(0.12 * config.nuisance * well_rng.standard_normal() - 0.12 * edge))
-    line = preset.cell_lines[row["cell_line"]]
-    cells = make_cells(stream("cells"), preset, line, config.size, crowding=crowding)
-    scene = Scene(cells, stream)
+    edge = config.nuisance * on_edge(well)
+    cells, specimen = field_cells(config, row), SPECIMENS[preset.specimen]
+    scene = Scene(cells, stream, recipes=specimen.shared)
 
     rng = stream("exposure")
     quality = str(rng.choice(["out_of_focus", "debris"])) if rng.random() < BAD_FIELDS * config.nuisance else "ok"
     brightness, contrast = float(np.exp(0.3 * rng.standard_normal())), float(rng.uniform(*level.contrast))
-    defocus = float(rng.uniform(0, level.defocus)) + (1.5 if quality == "out_of_focus" else 0.0)
+    defocus = preset.defocus * float(rng.uniform(0, level.defocus)) + (1.5 if quality == "out_of_focus" else 0.0)
     effects = [
         camera.draw_plate_effects(generator(config.seed, config.preset, plate, channel), config.nuisance)
         for channel in preset.channels
@@ -129,23 +119,32 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
         for role, optics, effect in zip(preset.roles, preset.optics, effects, strict=True)
     ]
 
-    expression = _expression(stream("protein"), protein, cells)
-    density, pool = _densities(config, protein, scene, expression)
+    owners = cell_proteins(config, row, len(cells.shapes))
+    if config.pooled:
+        density, pool, expression = pooled_densities(specimen, preset.classes, owners, scene)
+    else:
+        expression = draw_expression(stream("protein"), protein, cells)
+        density, pool = densities(specimen, preset.classes, protein, scene, expression)
     structure = np.stack(list(density.values())).sum(axis=0, dtype=np.float32)
     lens = lenses[preset.roles.index("protein")]
     blurred, blurred_pool = lens(structure), lens(pool)
-    share, pool_share = mix(blurred, blurred_pool, contrast)
-    cover = float(cells.inside.mean())
-    photons = level.photons * brightness * cover
-    density = {name: part * np.float32(photons * share) for name, part in density.items()}
+    photons = level.photons * brightness
+    if config.pooled or preset.contrast_of == "cell":
+        share, pool_share = mix_by_cell(cells, blurred, blurred_pool, contrast, expression)
+        protein_light = np.float32(photons) * lens(share * structure + pool_share * pool)
+        bright = np.float32(photons) * share
+    else:
+        share, pool_share = mix(blurred, blurred_pool, contrast)
+        photons = photons * float(cells.inside.mean())
+        protein_light = np.float32(photons) * (share * blurred + pool_share * blurred_pool)
+        bright = np.float32(photons * share)
+    density = {name: part * bright for name, part in density.items()}
 
     levels = [
         level.photons if role == "protein" else o.photons for role, o in zip(preset.roles, preset.optics, strict=True)
     ]
     arrived = [
-        np.float32(photons) * (share * blurred + pool_share * blurred_pool)
-        if role == "protein"
-        else lens(_stain(scene, role, optics.photons))
+        protein_light if role == "protein" else lens(_stain(scene, role, optics.photons))
         for role, optics, lens in zip(preset.roles, preset.optics, lenses, strict=True)
     ]
     if quality == "debris":
@@ -171,6 +170,7 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
         "weights": dict(protein.weights),
         "texture": protein.texture,
         "complex": protein.complex,
+        "cell_proteins": tuple(owner.name for owner in owners),
         "cell_line": row["cell_line"],
         "quality": quality,
         "defocus": defocus,

@@ -8,9 +8,8 @@ from functools import lru_cache
 import pandas as pd
 
 from protloc_jax.config import ConfigError, nearest
-from protloc_jax.simulate.config import SimConfig
+from protloc_jax.simulate.config import DOMAINS, SimConfig
 from protloc_jax.simulate.keys import generator
-from protloc_jax.simulate.presets import PRESETS
 from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.proteins import Protein, make_proteins, split_proteins
 from protloc_jax.simulate.screen_layout import cached_screen, screen_labels
@@ -20,10 +19,11 @@ SITES_PER_WELL = 2
 
 
 def class_names(preset: str) -> tuple[str, ...]:
-    """Return the localization classes of a protein preset; raises ConfigError for another one."""
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}.{nearest(preset, PRESETS)}")
-    return tuple(PRESETS[preset].classes)
+    """Return the localization classes of a preset of proteins; raises ConfigError for another one."""
+    known = {name: domain.classes for name, domain in DOMAINS.items() if domain.classes}
+    if preset not in known:
+        raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(known)}.{nearest(preset, known)}")
+    return tuple(known[preset])
 
 
 def label_names(config: SimConfig) -> tuple[str, ...]:

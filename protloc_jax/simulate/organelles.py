@@ -30,7 +30,7 @@ class Texture:
 Builder = Callable[[Scene, np.random.Generator, Texture], np.ndarray]
 
 
-def _spots(
+def dots(
     cells: Cells,
     rng: np.random.Generator,
     weight: np.ndarray,
@@ -52,7 +52,7 @@ def _spots(
     return splat_spots(cells.shape, points, amplitude, np.maximum(sigma_um * size / cells.um, 0.35))
 
 
-def _segments(
+def segments(
     cells: Cells,
     rng: np.random.Generator,
     weight: np.ndarray,
@@ -110,7 +110,7 @@ def _nucleoli(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.nd
 def _fibrillar_center(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.ndarray:
     cells = scene.cells
     core = np.clip(scene.get("nucleoli") - 0.5, 0, 1)
-    spots = _spots(cells, rng, core, 22 * texture.count, 0.16 * texture.size, brightness_spread=0.3)
+    spots = dots(cells, rng, core, 22 * texture.count, 0.16 * texture.size, brightness_spread=0.3)
     return _released(cells, spots * (cells.nucleus_labels > 0))
 
 
@@ -126,7 +126,7 @@ def _nuclear_bodies(scene: Scene, rng: np.random.Generator, texture: Texture) ->
     cells = scene.cells
     weight = ((cells.envelope < -0.6) & (scene.get("nucleoli") < 0.3)).astype(np.float32)
     return _released(
-        cells, _spots(cells, rng, weight, 9 * texture.count, 0.22 * texture.size) * (cells.nucleus_labels > 0)
+        cells, dots(cells, rng, weight, 9 * texture.count, 0.22 * texture.size) * (cells.nucleus_labels > 0)
     )
 
 
@@ -173,7 +173,7 @@ def _golgi(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.ndarr
     stacks = near * ribbon * np.clip(0.5 + cells.envelope / 0.4, 0, 1)
     # In mitosis, and around the ribbon always, it is small vesicles.
     weight = near + 0.02 * np.exp(-2 * cells.depth) + 0.15 * ~cells.interphase
-    scattered = _spots(cells, rng, weight * cells.cytoplasm, 6 * texture.count, 0.16)
+    scattered = dots(cells, rng, weight * cells.cytoplasm, 6 * texture.count, 0.16)
     return (stacks + 0.6 * scattered) * cells.inside
 
 
@@ -182,7 +182,7 @@ def _mitochondria(scene: Scene, rng: np.random.Generator, texture: Texture) -> n
     weight = np.exp(-1.5 * cells.depth) * cells.cytoplasm * (cells.from_membrane > 0.8)
     allowed = np.where((cells.envelope > 0.3) & (cells.from_membrane > 0.5), cells.cell_labels, 0)
     length = 2.0 * texture.scale, 6.5 * texture.scale
-    lines = _segments(
+    lines = segments(
         cells, rng, weight, 0.30 * texture.count, length, allowed, wild=0.9, bend=0.17, drift=0.05,
         sigma_um=0.17 * texture.size,
     )  # fmt: skip
@@ -193,15 +193,15 @@ def _vesicles(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.nd
     cells = scene.cells
     weight = np.exp(-(0.2 + 1.4 * texture.contrast) * cells.depth) * cells.cytoplasm * (cells.from_membrane > 0.4)
     if texture.variant > 0.75:  # swollen endosomes and droplets: rings
-        return _spots(cells, rng, weight, 28 * texture.count, 0.2, ring_um=0.45 * texture.size) * cells.cytoplasm
-    spots = _spots(cells, rng, weight, 60 * texture.count, 0.18 * texture.size, brightness_spread=0.6)
+        return dots(cells, rng, weight, 28 * texture.count, 0.2, ring_um=0.45 * texture.size) * cells.cytoplasm
+    spots = dots(cells, rng, weight, 60 * texture.count, 0.18 * texture.size, brightness_spread=0.6)
     return spots * cells.cytoplasm
 
 
 def _aggregates(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.ndarray:
     cells = scene.cells
     weight = np.exp(-1.0 * cells.depth) * cells.cytoplasm * (cells.from_membrane > 0.9)
-    blobs = _spots(cells, rng, weight, 2.5 * texture.count, 0.55 * texture.size, size_spread=0.35)
+    blobs = dots(cells, rng, weight, 2.5 * texture.count, 0.55 * texture.size, size_spread=0.35)
     return blobs * cells.cytoplasm
 
 
@@ -244,7 +244,7 @@ def _focal_adhesions(scene: Scene, rng: np.random.Generator, texture: Texture) -
     weight = weight * np.maximum(smooth_field(rng, cells.shape, 2.5 / cells.um) + 0.8, 0)
     allowed = np.where(cells.from_membrane > 0.3, cells.cell_labels, 0)
     length = 0.6 * texture.scale, 2.2 * texture.scale
-    lines = _segments(
+    lines = segments(
         cells, rng, weight, 0.09 * texture.count, length, allowed, wild=0.35, bend=0.03, drift=0.0,
         sigma_um=0.16 * texture.size,
     )  # fmt: skip
@@ -275,7 +275,7 @@ def _centrosome(scene: Scene, rng: np.random.Generator, texture: Texture) -> np.
     spots = splat_spots(cells.shape, (at[:, 0], at[:, 1]), amplitude, sigma)
     if texture.variant > 0.6:  # centriolar satellites around the pair
         cloud = blur(splat_points(cells.shape, (at[:, 0], at[:, 1]), np.ones(len(at))), 1.5 / cells.um)
-        spots = spots + 0.5 * _spots(cells, rng, cloud, 14 * texture.count, 0.15)
+        spots = spots + 0.5 * dots(cells, rng, cloud, 14 * texture.count, 0.15)
     return spots * cells.inside
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,10 @@ class Preset:
     `classes` maps each localization label of the domain to the organelle builder that draws it. `roles` names what each
     channel shows: "protein", or the stained structure. `protein_grey` is the grey level of the protein's mean over
     cells, `stain_grey` that of a stain's bright structures; haze and bleed-through are shares, background is a
-    percentage of the exposure, read noise is in photons.
+    percentage of the exposure, read noise is in photons. `specimen` says what makes its cells and draws its organelles,
+    `crop` is the side of single-cell images in pixels (0: none), `unit` what one image shows unless the configuration
+    says otherwise, `contrast_of` whether fields or cells are brought to one contrast, `defocus` scales the blur of the
+    level of difficulty.
     """
 
     name: str
@@ -54,6 +58,11 @@ class Preset:
     cell_lines: dict[str, CellLine]
     classes: dict[str, str]
     mitotic_fraction: float = 0.04
+    specimen: Literal["culture", "yeast"] = "culture"
+    crop: int = 0
+    unit: Literal["field", "cell"] = "field"
+    contrast_of: Literal["field", "cell"] = "field"
+    defocus: float = 1.0
 
 
 _HPA_CLASSES = {
@@ -140,5 +149,6 @@ PRESETS: dict[str, Preset] = {
         stain_grey=500.0,
         cell_lines={"HEK293T": CellLine(11.5, 1.35, 0.07, 9.5, 1.3, 5.6, 0.3)},
         classes=_OPENCELL_CLASSES,
+        crop=100,
     ),
 }

@@ -6,7 +6,7 @@ from their own address, and kept in `Scene.shared`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,16 +17,21 @@ from protloc_jax.simulate.primitives import Points, blur, ridge, sample_points, 
 
 @dataclass
 class Scene:
-    """The cells of a field, the source of addressed generators for shared structures, and what was made so far."""
+    """The cells of a field, the source of addressed generators for shared structures, and what was made so far.
+
+    `recipes` makes the shared structures; those of cells in culture unless others are given.
+    """
 
     cells: Cells
     stream: Callable[[str], np.random.Generator]
     shared: dict[str, np.ndarray] = field(default_factory=dict)
+    recipes: Mapping[str, Callable[[Scene, np.random.Generator], np.ndarray]] | None = None
 
     def get(self, name: str) -> np.ndarray:
         """Return the shared structure `name` [H, W], made on first use."""
         if name not in self.shared:
-            self.shared[name] = SHARED[name](self, self.stream(name))
+            recipes = SHARED if self.recipes is None else self.recipes
+            self.shared[name] = recipes[name](self, self.stream(name))
         return self.shared[name]
 
 

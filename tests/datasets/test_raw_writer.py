@@ -77,7 +77,7 @@ def test_masks_of_the_truth_are_label_images(tmp_path):
 def test_a_folder_with_something_else_is_refused(tmp_path):
     config = SimConfig(preset="opencell", **TINY["opencell"])
     (tmp_path / "mine.txt").write_text("")
-    with pytest.raises(ConfigError, match="is not empty and holds no simulated.json"):
+    with pytest.raises(ConfigError, match=r"is not empty and holds no simulated\.json"):
         write_raw(config, tmp_path, workers=0)
     (tmp_path / "mine.txt").unlink()
     (tmp_path / "simulated.json").write_text(json.dumps({"preset": "yeast"}))

@@ -1,0 +1,60 @@
+"""Single cells as records: masks that tell the cell from its neighbours, groups that say where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from protloc_jax import simulate
+from protloc_jax.data import records
+from protloc_jax.datasets import simulated
+from protloc_jax.simulate import SINGLE, SimConfig
+
+CELLS = SimConfig(preset="yeast", n_proteins=4, fovs_per_protein=1, size=112, pooled=0.5)
+
+
+@pytest.mark.parametrize("preset", list(SINGLE))
+def test_the_manifest_says_what_the_catalogue_says(preset):
+    config = SimConfig(preset=preset, n_proteins=4, fovs_per_protein=1, size=208)
+    manifest, table = simulated.manifest_of(config), simulate.catalogue(config)
+    assert manifest.ids == tuple(table["id"])
+    assert manifest.label_names == simulate.class_names(preset)
+    assert [";".join(v) for v in manifest.table["labels"]] == list(table["classes"])
+    assert {"protein", "field", "plate", "well", "cell_line", "cell", "row", "column"} <= set(manifest.group_columns)
+    for name in simulated.CELL_GROUPS:
+        assert list(manifest.table[name]) == list(table[name]), name
+    assert manifest.um_per_pixel == SINGLE[preset].um_per_pixel
+    assert manifest.channels.protein is not None
+    assert "other" not in {channel.role for channel in manifest.channels}
+
+
+def test_records_hold_the_cells_with_one_in_the_cell_and_two_in_others(tmp_path):
+    info = simulated.pack(CELLS, tmp_path / "out", workers=0)
+    assert (info.height, info.width, info.dtype, info.has_mask) == (64, 64, "uint16", True)
+    with records.open(tmp_path / "out") as opened:
+        assert opened.n == len(simulate.catalogue(CELLS))
+        for row in (0, opened.n - 1):
+            cell, own = simulate.render(CELLS, row), int(opened.manifest.table["cell"][row])
+            np.testing.assert_array_equal(opened[row], cell.image)
+            mask = opened.mask(row)
+            np.testing.assert_array_equal(mask == 1, cell.cell_labels == own)
+            np.testing.assert_array_equal(mask == 2, (cell.cell_labels > 0) & (cell.cell_labels != own))
+        both = [set(np.unique(opened.mask(row))) for row in range(opened.n)]
+        assert {0, 1, 2} in both
+    assert simulated.config_of(info) == CELLS
+
+
+def test_workers_write_the_same_bytes(tmp_path):
+    alone = simulated.pack(CELLS, tmp_path / "alone", workers=0)
+    assert simulated.pack(CELLS, tmp_path / "two", workers=2).digest == alone.digest
+
+
+def test_pooled_fields_are_not_given_the_label_of_one_protein():
+    whole = simulated.manifest_of(dataclasses.replace(CELLS, unit="field"))
+    assert whole.label_kind == "none"
+    assert not {"protein", "primary", "complex"} & set(whole.group_columns)
+    plain = simulated.manifest_of(dataclasses.replace(CELLS, unit="field", pooled=0.0))
+    assert plain.label_kind == "multi"
+    assert "protein" in plain.group_columns
