@@ -82,7 +82,8 @@ class FolderConfig:
     illumination_by: str = opt("plate", "the column that tells which images share an illumination")
     illumination_folder: str = opt("", "given: folder with the functions, .npy or TIFF")
     illumination_pattern: str = opt(
-        "{plate}_{channel}.npy", "given: their names, such as '{plate}/{plate}_Illum{channel}.npy'"
+        "{plate}_{channel}.npy",
+        "given: their names, such as '{plate}/{plate}_Illum{channel}.npy'; {channel} is the word given with files",
     )
     illumination_statistic: Literal["mean", "median"] = opt("mean", "estimate: mean or median of the images")
     illumination_smoothing: Literal["median", "gaussian"] = opt("median", "estimate: median filter, or gaussian")
@@ -195,6 +196,8 @@ class FolderConfig:
             problems.append("pixel_columns: one column, or two (height, width).")
         if self.illumination == "given" and not self.illumination_folder:
             problems.append("illumination=given: say with illumination_folder where the functions are.")
+        if addresses.scheme_of(self.illumination_folder):
+            problems.append("illumination_folder: must be a local folder.")
         if self.illumination_folder and self.illumination != "given":
             problems.append("illumination_folder: is read with illumination=given only.")
         if not 0 < self.illumination_window <= 1:

@@ -42,21 +42,22 @@ def gather(config: FolderConfig, problems: Problems, *, progress: bool = False) 
     if config.plate_map:
         barcode = _local(config.barcode, store, progress) if config.barcode else None
         plate_map = read_plate_map(_local(config.plate_map, store, progress), barcode)
-    remote = addresses.scheme_of(config.path)
-    if remote and not is_table(config.path):
+    tabular = False
+    if addresses.scheme_of(config.path) and not is_table(config.path):
         found = from_directory(config, addresses.check_address(config.path), plate_map, problems, store)
     else:
         path = _local(config.path, store, progress)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such folder or table.")
-        if path.is_dir():
+        tabular = not path.is_dir()
+        if not tabular:
             found = from_directory(config, path, plate_map, problems, store)
         else:
             found = from_table(config, path, _root(config, path), plate_map, problems)
     _ids(config, found, problems)
     _labels(config, found, problems)
     _splits(config, found, problems)
-    _resolve(config, found, problems, store, progress)
+    _resolve(config, found, problems, store, tabular=tabular, progress=progress)
     return found
 
 
@@ -160,7 +161,9 @@ def _splits(config: FolderConfig, found: Gathered, problems: Problems) -> None:
     found.frame["split"] = pd.Series([SPLIT_NAMES.get(v.lower(), v) for v in splits], dtype=object)
 
 
-def _resolve(config: FolderConfig, found: Gathered, problems: Problems, store: Store, progress: bool) -> None:
+def _resolve(
+    config: FolderConfig, found: Gathered, problems: Problems, store: Store, *, tabular: bool, progress: bool
+) -> None:
     """Texts to files of this machine: local ones are confined to the root, remote ones are copied."""
     confined = Confined(
         found.root,
@@ -183,13 +186,14 @@ def _resolve(config: FolderConfig, found: Gathered, problems: Problems, store: S
     located: list[list[Path | str | None] | None] = []
     absent: Counter[str] = Counter()
     zeros = config.missing_channels == "zero"
+    names = tuple(config.tokens)
     for number, files in enumerate(found.files):
         own = [one(number, text) if text or len(files) == 1 else None for text in files]
         failed = any(path is None and (text or len(files) == 1) for path, text in zip(own, files, strict=True))
-        without = [name for name, text in zip(config.tokens, files, strict=False) if len(files) > 1 and not text]
+        without = [name for name, text in zip(names, files, strict=False) if len(files) > 1 and not text]
         if without and not (zeros and any(files)):
             failed = True
-            if Path(config.path).is_file() or addresses.scheme_of(config.path):
+            if tabular:  # of a folder of images it has been said
                 problems.add("missing channels", f"{found.rows[number]}: no path for {', '.join(without)}", number)
         absent.update(without)
         located.append(None if failed else own)

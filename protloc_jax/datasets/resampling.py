@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -63,11 +62,11 @@ def resample(pixels: np.ndarray, scale: Scale | None, filter: Filter) -> np.ndar
             for plane in np.moveaxis(pixels, -1, 0)
         ]
     else:  # Pillow's box filter takes whole pixels by their centres
-        rows = _coverage(pixels.shape[0], size[0], scale[0], box[1])
-        columns = _coverage(pixels.shape[1], size[1], scale[1], box[0])
-        planes = [rows @ plane.astype(np.float64) @ columns.T for plane in np.moveaxis(pixels, -1, 0)]
+        down = _means(pixels.astype(np.float64), size[0], scale[0], box[1])
+        across = _means(down.swapaxes(0, 1), size[1], scale[1], box[0]).swapaxes(0, 1)
+        planes = list(np.moveaxis(across, -1, 0))
     most = np.iinfo(pixels.dtype).max
-    return np.clip(np.rint(np.stack(planes, -1)), 0, most).astype(pixels.dtype)
+    return np.ascontiguousarray(np.clip(np.rint(np.stack(planes, -1)), 0, most), pixels.dtype)
 
 
 def resample_mask(mask: np.ndarray, scale: Scale | None) -> np.ndarray:
@@ -83,14 +82,14 @@ def resample_mask(mask: np.ndarray, scale: Scale | None) -> np.ndarray:
     return np.ascontiguousarray(mask[np.ix_(*at)])
 
 
-@lru_cache(maxsize=32)
-def _coverage(have: int, size: int, scale: float, start: float) -> np.ndarray:
-    """[size, have]: the share that each input pixel has in each output pixel, which is 1/scale wide."""
-    edges = start + np.arange(size + 1)[:, None] / scale
-    pixel = np.arange(have)
-    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
-    weights = np.clip(covered, 0, None)
-    return weights / weights.sum(1, keepdims=True)
+def _means(values: np.ndarray, size: int, scale: float, start: float) -> np.ndarray:
+    """Means over `size` stretches of 1/scale along the first axis: differences of the running sum between the edges."""
+    have = len(values)
+    sums = np.concatenate([np.zeros_like(values[:1]), values.cumsum(0)])
+    edges = np.clip(start + np.arange(size + 1) / scale, 0, have)
+    whole = np.minimum(np.floor(edges).astype(int), have - 1)
+    part = (edges - whole).reshape(-1, *[1] * (values.ndim - 1))
+    return np.diff(sums[whole] + part * values[whole], axis=0) * scale
 
 
 def _box(have: tuple[int, int], size: tuple[int, int], scale: Scale) -> tuple[float, float, float, float]:
