@@ -43,7 +43,7 @@ def gather(config: FolderConfig, problems: Problems, *, progress: bool = False) 
         barcode = _local(config.barcode, store, progress) if config.barcode else None
         plate_map = read_plate_map(_local(config.plate_map, store, progress), barcode)
     tabular = False
-    if addresses.scheme_of(config.path) and not is_table(config.path):
+    if addresses.scheme_of(config.path) and not is_table(config.path.split("?", 1)[0]):
         found = from_directory(config, addresses.check_address(config.path), plate_map, problems, store)
     else:
         path = _local(config.path, store, progress)
@@ -70,7 +70,7 @@ def _local(text: str, store: Store, progress: bool) -> Path:
     """A path that the user gave, or the local copy of the table at an address that the user gave."""
     if not addresses.scheme_of(text):
         return Path(addresses.without_file_scheme(text))
-    if not is_table(text):
+    if not is_table(text.split("?", 1)[0]):
         raise DatasetError(f"{text}: not a table ({', '.join(TABLE_SUFFIXES)}); a remote folder of tables is not read.")
     return stage_one(addresses.check_address(text), store, progress=progress)
 

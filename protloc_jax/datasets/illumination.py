@@ -174,6 +174,8 @@ def save(illumination: Illumination, folder: Path, channels: Sequence[str]) -> N
     """
     assert isinstance(illumination.load, Estimated)
     folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.npy"):  # of an earlier packing, perhaps with other plates
+        old.unlink()
     taken: set[str] = set()
     for plate, grid in illumination.load.grids.items():
         full = grid.full()

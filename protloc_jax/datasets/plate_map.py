@@ -13,7 +13,7 @@ import pandas as pd
 from protloc_jax.config import nearest
 from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.problems import DatasetError, Problems
-from protloc_jax.datasets.table import TABLE_SUFFIXES, cell_text, read_table
+from protloc_jax.datasets.table import TABLE_SUFFIXES, cell_text, is_table, read_table
 from protloc_jax.datasets.wells import well_name
 
 _WELL = ("well", "wellposition", "wellid", "wellname")
@@ -118,7 +118,7 @@ def read_plate_map(path: Path, barcode: Path | None) -> PlateMap:
     (else a file's own name). Raises DatasetError for absent columns, wells that do not parse, and all entries given
     twice.
     """
-    tables, names = _tables(path)
+    tables, names = _tables(path, barcode)
     maps, maps_where = _barcodes(barcode) if barcode is not None else ({}, {})
     problems = Problems()
     frames, where, keys = [], [], []
@@ -163,12 +163,14 @@ def read_plate_map(path: Path, barcode: Path | None) -> PlateMap:
     return PlateMap(kind, entries, columns, where, maps, maps_where)
 
 
-def _tables(path: Path) -> tuple[list[Path], list[str]]:
+def _tables(path: Path, barcode: Path | None) -> tuple[list[Path], list[str]]:
+    """The tables of maps and their names; a barcode table among them is none."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such plate map.")
     if path.is_file():
         return [path], [path.name.split(".")[0]]
-    found = sorted(p for p in path.iterdir() if p.name.lower().endswith(TABLE_SUFFIXES) and not p.name.startswith("."))
+    found = sorted(p for p in path.iterdir() if is_table(p.name) and not p.name.startswith("."))
+    found = [p for p in found if barcode is None or p.resolve() != barcode.resolve()]
     if not found:
         raise DatasetError(f"{path}: no table ({', '.join(TABLE_SUFFIXES)}) in the folder of plate maps.")
     return found, [p.name.split(".")[0] for p in found]

@@ -67,6 +67,10 @@ def test_barcodes_and_a_folder_of_maps(tmp_path):
     (tmp_path / "barcode_platemap.csv").write_text(
         "Assay_Plate_Barcode,Plate_Map_Name\nBR1,M1\nBR2,M2\nBR3,M1\nBR9,M2\n"
     )
+    beside = maps / "barcode_platemap.csv"
+    beside.write_bytes((tmp_path / "barcode_platemap.csv").read_bytes())
+    assert folder.prepare(config(table, plate_map=str(maps), barcode=str(beside))).manifest.n == 3
+    beside.unlink()
     options = {"plate_map": str(maps), "barcode": str(tmp_path / "barcode_platemap.csv")}
     found = folder.prepare(config(table, **options))
     assert found.manifest.table["broad_sample"].to_list() == ["BRD-1", "BRD-2", "BRD-1"]

@@ -335,7 +335,7 @@ def test_over_http(tmp_path):
     try:
         address = f"http://127.0.0.1:{server.server_port}"
         options = {"stage": str(tmp_path / "stage"), "groups": ("gene",)}
-        found = folder.prepare(config(f"{address}/cells.csv", **options))
+        found = folder.prepare(config(f"{address}/cells.csv?signed=yes", **options))
         np.testing.assert_array_equal(found.images(2), pixels(2))
         (tmp_path / "raw" / "images" / "1.tif").unlink()
         with pytest.raises(DatasetError, match=r"cells.csv line 3: no file http://127.0.0.1:\d+/images/1.tif"):
