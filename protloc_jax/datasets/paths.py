@@ -43,7 +43,7 @@ class Confined:
         self._replaced = [beginning.rstrip("/") for beginning in replaced]
         self._fetch_from = [*fetch_from, *([self.remote_root] if self.remote_root else [])]
         self._real_root = os.path.realpath(root)
-        self._real_folders: dict[str, str] = {}
+        self._folders: dict[str, bool] = {}
         self._names: dict[str, list[str]] = {}
         self._hints = 0
 
@@ -90,22 +90,27 @@ class Confined:
                 )
             if ".." in re.split(r"[\\/]", text):
                 raise PathRefused(f"'{text}' leaves its folder by '..' (allow_outside permits it).")
-        path = self.root / text
-        if not path.is_file():
-            raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(path)}")
+        path = os.path.join(self.root, text)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(Path(path))}")
         if not self.allow_outside and not self._inside(path):
             raise PathRefused(f"'{text}' is a symbolic link to a file outside {self.root} (allow_outside permits it).")
-        return path
+        return Path(path)
 
     def _names_inside(self, text: str) -> bool:
         return os.path.normpath(text).startswith(os.path.abspath(self.root) + os.sep)
 
-    def _inside(self, path: Path) -> bool:
-        folder = str(path.parent)
-        if folder not in self._real_folders:
-            self._real_folders[folder] = os.path.realpath(folder)
-        real = os.path.realpath(path) if path.is_symlink() else os.path.join(self._real_folders[folder], path.name)
-        return os.path.commonpath([self._real_root, real]) == self._real_root
+    def _inside(self, path: str) -> bool:
+        """The file that a path leads to lies below the root; folders are looked up once."""
+        if os.path.islink(path):
+            return self._below_root(path)
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = self._below_root(folder)
+        return self._folders[folder]
+
+    def _below_root(self, path: str) -> bool:
+        return os.path.commonpath([self._real_root, os.path.realpath(path)]) == self._real_root
 
     def _hint(self, path: Path) -> str:
         self._hints += 1
