@@ -91,6 +91,8 @@ def corrections(
     sides = _sides(config, found, problems)
     if config.illumination == "none":
         return Corrections(config, sides)
+    if config.illumination == "table":
+        return _of_table(config, found, sides, problems)
     column = config.illumination_by
     if column not in found.frame.columns:
         have = [str(c) for c in found.frame.columns]
@@ -110,6 +112,18 @@ def corrections(
         light = _estimate(config, found, plates, names, problems, workers=workers, progress=progress)
     problems.check(config.path)
     return Corrections(config, sides, plates, light)
+
+
+def _of_table(config: FolderConfig, found: Gathered, sides: tuple[Side | None, ...], problems: Problems) -> Corrections:
+    """The functions that the table itself names; rows with the same files share one."""
+    if not found.lights:
+        raise DatasetError(f"{config.path}: illumination=table needs a table with Illum columns.")
+    problems.check(config.path)
+    names = [" ".join(texts) for texts in found.lights]
+    paths = {name: own for name, own in zip(names, found.functions, strict=True) if own is not None}
+    light = illumination_files.from_files(paths, problems)
+    problems.check(config.path)
+    return Corrections(config, sides, tuple(names), light)
 
 
 def _sides(config: FolderConfig, found: Gathered, problems: Problems) -> tuple[Side | None, ...]:

@@ -23,12 +23,13 @@ from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.inspection import DROPPABLE, default_workers, inspect
 from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask
-from protloc_jax.datasets.sizes import common_size, pixel_size
+from protloc_jax.datasets.sizes import common_size, pixel_size, side_text
 from protloc_jax.datasets.splitting import split_groups
 from protloc_jax.datasets.table import cell_text
 
 SKIPPED_FILE = "skipped.csv"
 ILLUMINATION_FOLDER = "illumination"
+BEFORE = "um_per_pixel_before"  # the group column with the pixel sizes of images that were resampled to one
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     good = [seen[i] for i in keep]
     sides = [every.side(i, one.um_per_pixel) if one is not None else None for i, one in zip(keep, good, strict=True)]
     own = every.subset(keep, sides)
+    if config.target_um_per_pixel and len(set(sides)) > 1:
+        found.frame.loc[keep, BEFORE] = [side_text(side) for side in sides]
+        found.group_columns.append(BEFORE)
     manifest = _manifest(config, found, keep, pixel_size(config, sides, good, size, notes))
     notes += manifest.warnings() + _looks(config, manifest, good)
     if manifest.label_kind == "none" and config.labels_from == "column":

@@ -76,11 +76,13 @@ class FolderConfig:
     resample: Literal["lanczos", "area"] = opt(
         "lanczos", "how: lanczos, or area (mean over the new pixel); masks: nearest"
     )
-    illumination: Literal["none", "given", "estimate"] = opt(
-        "none", "even out each plate's illumination: none, given (files), or estimate (from that plate's images)"
+    illumination: Literal["none", "given", "table", "estimate"] = opt(
+        "none",
+        "even out each plate's illumination: none, given (a folder of functions), table (the Illum columns of a "
+        "load_data table), or estimate (from that plate's images)",
     )
     illumination_by: str = opt("plate", "the column that tells which images share an illumination")
-    illumination_folder: str = opt("", "given: folder with the functions, .npy or TIFF")
+    illumination_folder: str = opt("", "given: local folder with the functions, .npy or TIFF")
     illumination_pattern: str = opt(
         "{plate}_{channel}.npy",
         "given: their names, such as '{plate}/{plate}_Illum{channel}.npy'; {channel} is the word given with files",

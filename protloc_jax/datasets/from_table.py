@@ -50,7 +50,7 @@ def from_table(
         files = list(zip(*(_paths(frame, own) for own in parts.values()), strict=True))
     hidden = {*used, *spare, *table.hidden, *([config.masks] if config.masks else [])}
     groups = group_columns(config, frame, hidden, notes)
-    return Gathered(root, frame, files, rows, groups, notes)
+    return Gathered(root, frame, files, rows, groups, notes, lights=_lights(config, table, frame, path))
 
 
 def _recognised(config: FolderConfig, path: Path) -> Recognised:
@@ -75,6 +75,19 @@ def _parts(config: FolderConfig, table: Recognised) -> tuple[dict[str, tuple[str
         parts = {c: (token if c in given else f"path_{c}",) for c, token in config.tokens.items()}
         return parts, [(column, f"files of channel '{c}'") for c, (column,) in parts.items()]
     return {"": (config.path_column,)}, [(config.path_column, "path_column, or one column path_<channel> a channel")]
+
+
+def _lights(config: FolderConfig, table: Recognised, frame: pd.DataFrame, path: Path) -> list[tuple[str, ...]]:
+    """The files with illumination functions, where the configuration takes them from the table."""
+    if config.illumination != "table":
+        return []
+    absent = [name for name in config.tokens if name not in table.lights]
+    if absent:
+        raise DatasetError(
+            f"{path}: illumination=table: no FileName_Illum or URL_Illum columns for {', '.join(absent)}; has it: "
+            f"{', '.join(table.lights) or 'none of the channels'}."
+        )
+    return list(zip(*(_paths(frame, table.lights[name]) for name in config.tokens), strict=True))
 
 
 def _paths(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:

@@ -202,7 +202,9 @@ def _resolve(
         found.notes.append(f"channels without a file are zero: {shown} of {len(found.files)} rows.")
     masks = _mask_texts(config, found)
     mask_files = [one(number, text) for number, text in enumerate(masks)] if masks else [None] * len(found.files)
-    copies = _staged([*(p for own in located if own for p in own), *mask_files], store, problems, progress)
+    light_files = _light_files(found, confined, problems)
+    places = [*(p for own in located if own for p in own), *mask_files, *light_files.values()]
+    copies = _staged(places, store, problems, progress)
 
     def copied(number: int, place: Path | str | None) -> Path | None:
         result = copies[place] if isinstance(place, str) else place
@@ -217,6 +219,24 @@ def _resolve(
         whole = own is not None and all(p is not None or place is None for p, place in zip(paths, own, strict=True))
         found.paths.append(paths if whole else None)
     found.masks = [copied(number, place) for number, place in enumerate(mask_files)]
+    functions = {text: copied(0, place) for text, place in light_files.items()}
+    for texts in found.lights:
+        own = tuple(p for p in (functions.get(text) for text in texts) if p is not None)
+        found.functions.append(own if len(own) == len(texts) else None)
+
+
+def _light_files(found: Gathered, confined: Confined, problems: Problems) -> dict[str, Path | str | None]:
+    """Where the illumination functions are that the table names, each looked up once."""
+    places: dict[str, Path | str | None] = {}
+    for row, texts in zip(found.rows, found.lights, strict=False):
+        for text in texts:
+            if text not in places:
+                try:
+                    places[text] = confined.locate(text)
+                except (PathRefused, FileNotFoundError) as error:
+                    problems.add("illumination functions", f"{row}: {error}")
+                    places[text] = None
+    return places
 
 
 def _mask_texts(config: FolderConfig, found: Gathered) -> list[str]:

@@ -24,6 +24,8 @@ class Gathered:
     paths   the same as existing files of this machine; None where that failed (and a problem was added). Within a row
             None is a channel without a file
     masks   the mask file, or None
+    lights  per row the files with the channels' illumination functions, as texts; [] = the table names none
+    functions  the same as existing files of this machine, or None
     frame   the source columns, and `id`, `labels` (tuples) and `split` ready for the manifest
     """
 
@@ -35,6 +37,8 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
     paths: list[Paths | None] = field(default_factory=list)
     masks: list[Path | None] = field(default_factory=list)
+    lights: list[tuple[str, ...]] = field(default_factory=list)
+    functions: list[tuple[Path, ...] | None] = field(default_factory=list)
 
 
 def wanted_columns(config: FolderConfig) -> list[tuple[str, str]]:

@@ -37,20 +37,31 @@ def given(folder: Path, pattern: str, plates: Sequence[str], tokens: Sequence[st
     tokens   the word of each channel, in order
     """
     confined = Confined(folder)
-    digest = hashlib.blake2b(digest_size=16)
     paths: dict[str, tuple[Path, ...]] = {}
     for plate in plates:
         own = []
         for token in tokens:
-            name = fill(pattern, {"plate": plate, "channel": token})
             try:
-                path = confined.locate(name)
+                path = confined.locate(fill(pattern, {"plate": plate, "channel": token}))
                 assert isinstance(path, Path)
-                digest.update(f"{plate}\0{token}\0".encode() + read_function(path).tobytes())
                 own.append(path)
-            except (PathRefused, images.ImageError, OSError) as error:
+            except (PathRefused, FileNotFoundError) as error:
                 problems.add("illumination functions", f"plate '{plate}', channel '{token}': {error}")
         paths[plate] = tuple(own)
+    return from_files(paths, problems)
+
+
+def from_files(paths: dict[str, tuple[Path, ...]], problems: Problems) -> Illumination:
+    """The functions in some files by plate, one a channel; what cannot be used goes to `problems`."""
+    digests: dict[Path, bytes] = {}
+    for path in dict.fromkeys(path for own in paths.values() for path in own):
+        try:
+            digests[path] = hashlib.sha256(read_function(path).tobytes()).digest()
+        except (images.ImageError, OSError) as error:
+            problems.add("illumination functions", str(error))
+    digest = hashlib.blake2b(digest_size=16)
+    for plate in sorted(paths):
+        digest.update(plate.encode() + b"".join(digests.get(path, b"") for path in paths[plate]))
     return Illumination(Files(paths), digest.hexdigest())
 
 

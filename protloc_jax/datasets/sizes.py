@@ -49,7 +49,7 @@ def pixel_size(
     sides  per row the (height, width) of a pixel before resampling to `target_um_per_pixel`
     """
     known = Counter(sides)
-    shown = ", ".join(sorted(_text(s) for s in known)[:5]) + (", ..." if len(known) > 5 else "")
+    shown = ", ".join(sorted(side_text(s) for s in known)[:5]) + (", ..." if len(known) > 5 else "")
     if config.um_per_pixel and not config.pixel_columns:
         stated = [s.um_per_pixel for s in seen if s is not None]
         if any(s is not None and abs(s - config.um_per_pixel) > 0.01 * config.um_per_pixel for s in stated):
@@ -76,7 +76,8 @@ def pixel_size(
     return own / scales.pop()
 
 
-def _text(side: tuple[float, float] | None) -> str:
+def side_text(side: tuple[float, float] | None) -> str:
+    """The (height, width) of a pixel for people: '0.5', '0.2 x 0.4', 'unknown'."""
     if side is None:
         return "unknown"
     return f"{side[0]:g}" if side[0] == side[1] else f"{side[0]:g} x {side[1]:g}"

@@ -26,6 +26,7 @@ class Recognised:
     """A table brought to plain columns.
 
     parts    channel -> the columns that make its path: one, or folder and file; {} = the layout says nothing of files
+    lights   the same for the files with its illumination function, where the table names them
     hidden   columns with paths, which are no groups
     """
 
@@ -33,6 +34,7 @@ class Recognised:
     frame: pd.DataFrame
     rows: list[str]
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lights: dict[str, tuple[str, ...]] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -77,11 +79,13 @@ def _load_data(
     chosen, wrong = _choose(tokens, suffixes)
     if wrong:
         raise DatasetError("\n  ".join([f"{len(wrong)} channel(s) are not in the table:", *wrong]))
-    parts = {}
-    for channel, suffix in chosen.items():
-        own = by_suffix[suffix]
-        # A table that has both was made from the paths of another machine (CellProfiler itself prefers the address).
-        parts[channel] = (own["URL"],) if "URL" in own else tuple(own[k] for k in ("PathName", "FileName") if k in own)
+    parts = {channel: _columns(by_suffix[suffix]) for channel, suffix in chosen.items()}
+    functions = {s.lower(): own for s, own in by_suffix.items() if s.startswith("Illum")}
+    lights = {
+        channel: _columns(functions[word])
+        for channel, suffix in chosen.items()
+        if (word := "illum" + _plain_word(suffix)) in functions
+    }
     hidden = tuple(name for own in by_suffix.values() for name in own.values())
     renamed, notes = _group_names(frame.drop(columns=list(hidden)), suffixes)
     merged = pd.concat([frame[list(hidden)], renamed], axis=1)
@@ -92,7 +96,12 @@ def _load_data(
     if not any(c in merged.columns for c in ("well", "plate")):
         notes.append("the table has no Metadata_Plate and no Metadata_Well column.")
     merged, more = _named_by_site(merged)
-    return Recognised("load_data", merged, rows, parts, hidden, (about, *notes, *more))
+    return Recognised("load_data", merged, rows, parts, lights, hidden, (about, *notes, *more))
+
+
+def _columns(own: dict[str, str]) -> tuple[str, ...]:
+    """The columns that make a path. An address beside a path stands first: the path is of the machine that wrote it."""
+    return (own["URL"],) if "URL" in own else tuple(own[k] for k in ("PathName", "FileName") if k in own)
 
 
 def _choose(tokens: Mapping[str, str], suffixes: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -173,4 +182,4 @@ def _path_list(frame: pd.DataFrame, rows: list[str], tokens: Mapping[str, str]) 
         if names.is_unique and names.all():
             frame = frame.drop(columns="output_prefix").assign(id=names)
     hidden = (*have.values(), *(c for c in _PATH_LIST_OTHER if c in frame.columns))
-    return Recognised("path_list", frame, rows, parts, hidden, tuple(notes))
+    return Recognised("path_list", frame, rows, parts, hidden=hidden, notes=tuple(notes))

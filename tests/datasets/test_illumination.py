@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -171,19 +172,61 @@ def test_given_functions_as_cellprofiler_names_them(tmp_path):
     }  # fmt: skip
     with pytest.raises(DatasetError) as caught:
         folder.prepare(config(table, **options))
-    assert "plate 'P1', channel 'ER'" in str(caught.value)
+    assert "illumination functions (2)" in str(caught.value)
     assert "P1_IllumER.npy: not a readable illumination function" in str(caught.value)
     for plate in ("P1", "P2"):
         file = tmp_path / "illum" / plate / f"{plate}_IllumER"
         file.with_suffix(".npy").rename(file.with_suffix(".tif"))
-    with pytest.raises(DatasetError, match=r"illumination functions \(2\)"):
+    with pytest.raises(DatasetError) as caught:
         folder.prepare(config(table, **options))
+    assert "plate 'P1', channel 'ER': no file 'P1/P1_IllumER.npy'" in str(caught.value)
     np.save(tmp_path / "illum" / "P1" / "P1_IllumER.npy", tilt(24, 1))
     np.save(tmp_path / "illum" / "P2" / "P2_IllumER.npy", tilt(24, 3))
     found = folder.prepare(config(table, **options))
     raw = tifffile.imread(tmp_path / "P2" / "1.tif").transpose(1, 2, 0)
     expected = np.rint(raw / np.stack([tilt(24, 2), tilt(24, 3)], -1).astype(np.float32))
     np.testing.assert_array_equal(found.images(3), expected)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_functions_that_a_load_data_table_names(tmp_path, remote):
+    """load_data_with_illum.csv: a function a plate and channel in columns of its own, here or in an object store."""
+    if remote:
+        fsspec.filesystem("memory").store.clear()
+    start = "memory://b/" if remote else ""
+    lines = [
+        "URL_OrigER,FileName_OrigDNA,PathName_OrigDNA,URL_IllumER,FileName_IllumDNA,PathName_IllumDNA,Metadata_Plate"
+    ]
+    images = {}
+    for p in range(2):
+        for c, word in enumerate(("DNA", "ER")):
+            np.save(tmp_path / f"P{p}_Illum{word}.npy", tilt(24, 2 * p + c))
+        for i in range(2):
+            images[2 * p + i] = np.random.default_rng(2 * p + i).integers(9, 999, (24, 24, 2)).astype(np.uint16)
+            for c, word in enumerate(("DNA", "ER")):
+                save(tmp_path / f"{p}{i}{word}.png", images[2 * p + i][..., c])
+            lines.append(
+                f"{start}{p}{i}ER.png,{p}{i}DNA.png,{start}.,{start}P{p}_IllumER.npy,P{p}_IllumDNA.npy,{start}.,P{p}"
+            )
+    table = rewrite(tmp_path, [line.replace("memory://b/.,", "memory://b,") for line in lines])
+    if remote:
+        for path in tmp_path.glob("*.[np][pn][yg]"):
+            fsspec.filesystem("memory").pipe(f"/b/{path.name}", path.read_bytes())
+            path.unlink()
+    options = {"illumination": "table", "fetch_from": ("memory://b",), "stage": str(tmp_path / "stage")}
+    found = folder.prepare(config(table, "er,dna", **options))
+    for row in range(4):
+        light = np.stack([tilt(24, 2 * (row // 2) + 1), tilt(24, 2 * (row // 2))], -1).astype(np.float32)
+        np.testing.assert_array_equal(found.images(row), np.rint(images[row][..., ::-1] / light))
+    assert found.manifest.group_columns == ("plate",)
+    table.write_text(table.read_text().replace("P1_IllumER", "P7_IllumER"))
+    with pytest.raises(DatasetError, match=r"P7_IllumER\.npy"):
+        folder.prepare(config(table, "er,dna", **options))
+    table.write_text(table.read_text().replace("IllumDNA,", "IllumX,"))
+    with pytest.raises(DatasetError, match=r"no FileName_Illum or URL_Illum columns for dna; has it: er"):
+        folder.prepare(config(table, "er,dna", **options))
+    with pytest.raises(DatasetError, match="needs a table with Illum columns"):
+        folder.prepare(config(tmp_path / "stage" if remote else tmp_path, "x", illumination="table", constant="keep"))
 
 
 class Evil:

@@ -112,6 +112,7 @@ def test_files_of_different_pixel_sizes_become_one(tmp_path):
         np.testing.assert_array_equal(opened[0], pixels(0, side=24))
         blocks = pixels(1, side=48).reshape(24, 2, 24, 2, 2).astype(np.float64).mean((1, 3))
         np.testing.assert_array_equal(opened[1], np.rint(blocks))
+        assert opened.manifest.table["um_per_pixel_before"].to_list() == ["1", "0.5"]
     found = folder.prepare(config(table, target_um_per_pixel=1.0, check="headers"))
     assert any("images of 0.5, 1 um a pixel are resampled to 1 (lanczos" in note for note in found.notes)
     assert found.images(1).shape == (24, 24, 2)
@@ -131,6 +132,7 @@ def test_columns_with_pixel_sizes_also_not_square(tmp_path):
     assert found.images(0).shape == found.images(1).shape == (10, 10, 2)
     blocks = pixels(1, side=40)[:, :20].reshape(10, 4, 10, 2, 2).astype(np.float64).mean((1, 3))
     np.testing.assert_array_equal(found.images(1), np.rint(blocks))
+    assert found.manifest.table["um_per_pixel_before"].to_list() == ["0.4", "0.2 x 0.4"]
     assert found.masks is not None
     assert found.masks(1).sum() == 5 * 5
     apart = folder.prepare(config(table, pixel_columns=("height_um", "width_um"), sizes="pad"))
