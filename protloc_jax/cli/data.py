@@ -76,6 +76,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
+    if getattr(args, "out", None):
+        from protloc_jax.data.local_path import local_folder
+
+        args.out = local_folder(args.out)
     if args.job == "verify":
         return _verify(args)
     if args.job == "sheet":
@@ -216,4 +220,8 @@ _FOLDER_EXAMPLES = """examples:
         --channels nucleus,green:protein --out records/screen
   a table without paths; files are named by its columns:
     protloc data pack folder images.csv --pattern 'cells/{id}_{channel}.png' --channels red,green,blue --out records/hpa
+  a Cell Painting plate as the gallery has it (FileName_/PathName_ or URL_ columns), what was in its wells, 0.65 um:
+    protloc data pack folder s3://cellpainting-gallery/.../load_data.csv --channels dna,er,rna,agp,mito \\
+        --fetch-from s3://cellpainting-gallery --anonymous --plate-map platemap/ --barcode barcode_platemap.csv \\
+        --um-per-pixel 0.6 --target-um-per-pixel 0.65 --out records/jump
 """

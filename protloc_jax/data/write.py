@@ -24,6 +24,7 @@ from protloc_jax.data.encoding import Chunk, Encoder, Parallel, encode_all, layo
 from protloc_jax.data.info import RecordsError, RecordsInfo, Shard
 from protloc_jax.data.intensity import Histogram
 from protloc_jax.data.journal import Done, Journal, discard, locked, refuse_changes
+from protloc_jax.data.local_path import local_folder
 from protloc_jax.data.manifest import CORE_COLUMNS, Manifest, listed
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.data.read import shard_problems
@@ -62,7 +63,7 @@ def write(
     or a setting changed since, or the folder holds other records, it refuses. Raises RecordsError naming each bad image
     with row, id and source, and OSError (ENOSPC) with the bytes needed when the disk is, or will be, full.
     """
-    directory = Path(directory)
+    directory = local_folder(directory)
     manifest.validate()
     if not callable(images) and parallel == "processes":
         raise RecordsError("an iterable of images cannot be packed by processes; pass a function of the row number.")

@@ -13,17 +13,23 @@ import pandas as pd
 from protloc_jax import images
 from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
+from protloc_jax.data.local_path import local_folder
 from protloc_jax.data.manifest import Manifest, capped
+from protloc_jax.datasets import illumination
+from protloc_jax.datasets.corrections import Corrections, corrections
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gather import gather
-from protloc_jax.datasets.gathered import Gathered, cell_text
+from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.inspection import DROPPABLE, default_workers, inspect
 from protloc_jax.datasets.problems import DatasetError, Problems
-from protloc_jax.datasets.row_images import Seen, load_image, load_mask
-from protloc_jax.datasets.sizes import common_size, pixel_size
+from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask
+from protloc_jax.datasets.sizes import common_size, pixel_size, side_text
 from protloc_jax.datasets.splitting import split_groups
+from protloc_jax.datasets.table import cell_text
 
 SKIPPED_FILE = "skipped.csv"
+ILLUMINATION_FOLDER = "illumination"
+BEFORE = "um_per_pixel_before"  # the group column with the pixel sizes of images that were resampled to one
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,13 @@ class Images:
     """The pixels of row i of a manifest: [H, W, C], all of one size. Picklable."""
 
     config: FolderConfig
-    paths: tuple[tuple[Path, ...], ...]
+    paths: tuple[Paths, ...]
     size: tuple[int, int]
+    corrections: Corrections
 
     def __call__(self, row: int) -> np.ndarray:
-        return images.fit(load_image(self.paths[row], self.config).pixels, self.size, self.config.sizes)
+        pixels, _ = self.corrections.image(row, load_image(self.paths[row], self.config).pixels, None)
+        return images.fit(pixels, self.size, self.config.sizes)
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,11 @@ class Masks:
     config: FolderConfig
     paths: tuple[Path, ...]
     size: tuple[int, int]
+    corrections: Corrections
 
     def __call__(self, row: int) -> np.ndarray:
-        return images.fit(load_mask(self.paths[row]), self.size, self.config.sizes)
+        mask = self.corrections.mask(row, load_mask(self.paths[row]), None)
+        return images.fit(mask, self.size, self.config.sizes)
 
 
 @dataclass(frozen=True)
@@ -74,10 +84,10 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     does not exist.
     """
     problems = Problems()
-    found = gather(config, problems)
-    seen = inspect(
-        config, found, problems, workers=default_workers() if workers is None else workers, progress=progress
-    )
+    workers = default_workers() if workers is None else workers
+    found = gather(config, problems, progress=progress)
+    every = corrections(config, found, problems, workers=workers, progress=progress)
+    seen = inspect(every, found, problems, workers=workers, progress=progress)
     skipped: dict[int, list[str]] = {}
     if config.bad_images == "drop":
         skipped = problems.forgive(DROPPABLE)
@@ -97,7 +107,12 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     if skipped:
         notes.append(f"{len(skipped)} of {len(seen)} images are dropped, see {SKIPPED_FILE}.")
     good = [seen[i] for i in keep]
-    manifest = _manifest(config, found, keep, pixel_size(config, good, size, notes))
+    sides = [every.side(i, one.um_per_pixel) if one is not None else None for i, one in zip(keep, good, strict=True)]
+    own = every.subset(keep, sides)
+    if config.target_um_per_pixel and len(set(sides)) > 1:
+        found.frame.loc[keep, BEFORE] = [side_text(side) for side in sides]
+        found.group_columns.append(BEFORE)
+    manifest = _manifest(config, found, keep, pixel_size(config, sides, good, size, notes))
     notes += manifest.warnings() + _looks(config, manifest, good)
     if manifest.label_kind == "none" and config.labels_from == "column":
         notes.append("no label column is given or found: the records have no labels.")
@@ -106,11 +121,11 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     whole_masks = tuple(m for m in masks if m is not None)
     return Folder(
         manifest,
-        Images(config, tuple(p for p in paths if p is not None), size),
-        Masks(config, whole_masks, size) if whole_masks else None,
+        Images(config, tuple(p for p in paths if p is not None), size, own),
+        Masks(config, whole_masks, size, own) if whole_masks else None,
         notes,
         [(found.rows[i], " / ".join(texts)) for i, texts in skipped.items()],
-        _source(config, size, good),
+        _source(config, size, good, every),
     )
 
 
@@ -125,6 +140,7 @@ def pack(
     prepared: Folder | None = None,
 ) -> records.RecordsInfo:
     """Check everything (`prepare`, unless given), then write records to `out`; the same call resumes after a kill."""
+    out = local_folder(out)
     folder = prepared or prepare(config, workers=workers, progress=progress)
     info = records.write(
         out,
@@ -138,6 +154,9 @@ def pack(
         source=folder.source,
         restart=restart,
     )
+    light = folder.images.corrections.illumination
+    if light is not None and config.illumination == "estimate":
+        illumination.save(light, Path(out) / ILLUMINATION_FOLDER, config.channel_set.names)
     if folder.skipped:
         with (Path(out) / SKIPPED_FILE).open("w", newline="") as file:
             csv.writer(file).writerows([("row", "reason"), *folder.skipped])
@@ -187,13 +206,22 @@ def _looks(config: FolderConfig, manifest: Manifest, seen: list[Seen | None]) ->
         if flat:
             notes.append(f"channel '{name}' has one value everywhere in {len(flat)} image(s): {capped(flat, 5)}.")
     empty = [manifest.ids[i] for i, s in enumerate(seen) if s is not None and s.empty_mask]
+    saturated = sum(s.saturated for s in seen if s is not None)
+    if config.illumination != "none" and config.check == "pixels":
+        total = sum(s.shape[0] * s.shape[1] * s.shape[2] for s in seen if s is not None)
+        notes.append(f"illumination correction saturated {saturated:,} of {total:,} values.")
     if empty:
         notes.append(f"{len(empty)} mask(s) mark no pixel at all: {capped(empty, 5)}.")
     return notes
 
 
-def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None]) -> str:
-    how = (config.sizes, size, config.colour, config.projection, config.float_range, bool(config.masks))
+def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None], every: Corrections) -> str:
+    how: tuple[object, ...] = (config.sizes, size, config.colour, config.projection, config.float_range)
+    how += (bool(config.masks),)
+    if config.target_um_per_pixel:
+        how += ("resampled", config.target_um_per_pixel, config.resample, every.sides)
+    if every.illumination is not None:
+        how += ("illumination", every.illumination.digest, every.plates)
     digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
     for one in seen:
         if one is not None:

@@ -9,6 +9,8 @@ from protloc_jax import channels as channel_sets
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.data.manifest import CORE_COLUMNS
+from protloc_jax.datasets import addresses
+from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.splitting import check_fractions
 from protloc_jax.images import MAX_PIXELS
 
@@ -20,19 +22,29 @@ class FolderConfig:
     Raises ConfigError naming every value that cannot be.
     """
 
-    path: str = opt("", "a folder of images, or a CSV, TSV or Parquet table with their paths")
+    path: str = opt(
+        "", "a folder of images, or a CSV, TSV or Parquet table with their paths; also s3://, gs://, https://"
+    )
     channels: str = opt("", "the channels in the files' order, name or name:role, for example 'nucleus,gfp:protein'")
     name: str = opt("", "name of the data set; empty = the name of the folder with the records")
-    root: str = opt("", "folder that the paths of a table are relative to; empty = the table's folder")
+    root: str = opt("", "folder or address that the paths of a table are relative to; empty = the table's folder")
+    layout: Literal["auto", "plain", "load_data", "path_list"] = opt(
+        "auto",
+        "table: load_data (CellProfiler, JUMP: FileName_/PathName_ or URL_<channel>, Metadata_), path_list (HPA tools: "
+        "r_image, y_image, b_image, g_image), plain, or auto (by the header)",
+    )
     pattern: str = opt(
         "",
         "folder: file names with fields, '{plate}_{well}_{channel}.png'; table: paths made from its columns, "
-        "'cells/{id}_{channel}.png'. Fields other than id and channel become group columns",
+        "'cells/{id}_{channel}.png'. Fields other than id and channel become group columns; {site:int} is a number",
     )
     path_column: str = opt("path", "table: the column with files that hold all channels")
     files: tuple[str, ...] = opt(
-        (), "one a channel: channel=column (table; default path_<channel>), or channel=word in the file name (pattern)"
+        (),
+        "one a channel: channel=column (table; default path_<channel>), or channel=word in the file name (pattern) or "
+        "in the columns of a load_data table (dna=OrigDNA)",
     )
+    missing_channels: Literal["error", "zero"] = opt("error", "a row without the file of a channel: error, or zeros")
     masks: str = opt(
         "", "table: the column with mask files; or a pattern such as 'masks/{id}.png'. Non-zero = the cell"
     )
@@ -43,6 +55,10 @@ class FolderConfig:
     )
     label_separator: str = opt(";", "what stands between several labels of one image")
     label_names: tuple[str, ...] = opt((), "the allowed classes, in order; empty = the classes found, sorted")
+    plate_map: str = opt("", "table with a well (and plate) column and any others, or a folder of them: joined by well")
+    barcode: str = opt("", "table of plates and the names of their plate maps")
+    plate_column: str = opt("plate", "the images' column with plates, for plate_map")
+    well_column: str = opt("well", "the images' column with wells, for plate_map")
     groups: tuple[str, ...] = opt((), "columns to keep as groups; empty = all that are not paths")
     where: tuple[str, ...] = opt((), "keep rows with column=value (or column=value1|value2) only")
     split_column: str = opt("", "column with train, val or test; empty = a column 'split' if any")
@@ -55,6 +71,28 @@ class FolderConfig:
     )
     size: tuple[int, ...] = opt((), "side, or height and width, that crop, pad or resize bring all images to")
     um_per_pixel: float = opt(0.0, "physical pixel size in micrometres; 0 = as the files say")
+    pixel_columns: tuple[str, ...] = opt((), "table: column with each row's um a pixel, or two (height, width)")
+    target_um_per_pixel: float = opt(0.0, "resample every image to this pixel size before packing; 0 = as they are")
+    resample: Literal["lanczos", "area"] = opt(
+        "lanczos", "how: lanczos, or area (mean over the new pixel); masks: nearest"
+    )
+    illumination: Literal["none", "given", "table", "estimate"] = opt(
+        "none",
+        "even out each plate's illumination: none, given (a folder of functions), table (the Illum columns of a "
+        "load_data table), or estimate (from that plate's images)",
+    )
+    illumination_by: str = opt("plate", "the column that tells which images share an illumination")
+    illumination_folder: str = opt("", "given: local folder with the functions, .npy or TIFF")
+    illumination_pattern: str = opt(
+        "{plate}_{channel}.npy",
+        "given: their names, such as '{plate}/{plate}_Illum{channel}.npy'; {channel} is the word given with files",
+    )
+    illumination_statistic: Literal["mean", "median"] = opt("mean", "estimate: mean or median of the images")
+    illumination_smoothing: Literal["median", "gaussian"] = opt("median", "estimate: median filter, or gaussian")
+    illumination_window: float = opt(0.3, "estimate: width of the filter as a share of the shorter side")
+    illumination_unit: Literal["mean", "minimum"] = opt(
+        "mean", "estimate: what becomes 1, the function's mean or its robust minimum"
+    )
     colour: Literal["refuse", "max"] = opt(
         "refuse", "RGB files given for one channel: refuse, or max (the brightest of the three)"
     )
@@ -64,6 +102,13 @@ class FolderConfig:
     )
     max_pixels: int = opt(MAX_PIXELS, "refuse files whose header claims more values than this")
     allow_outside: bool = opt(False, "permit absolute paths, '..' and links out of the root in a table")
+    path_prefix: tuple[str, ...] = opt((), "beginnings of a table's paths that root stands for, of another machine say")
+    fetch_from: tuple[str, ...] = opt(
+        (), "addresses below which a table's files may be fetched, such as s3://cellpainting-gallery"
+    )
+    stage: str = opt("", "folder for copies of remote files; empty = protloc_jax/staged in the user's cache")
+    stage_limit_gb: float = opt(50.0, "most that this folder may hold")
+    anonymous: bool = opt(False, "read public s3:// and gs:// buckets without credentials")
     bad_images: Literal["error", "drop"] = opt("error", "unreadable images: error, or drop (listed in skipped.csv)")
     max_dropped: float = opt(0.001, "largest share of images that bad_images=drop may drop")
     constant: Literal["error", "keep"] = opt(
@@ -110,6 +155,7 @@ class FolderConfig:
             problems.append(f"size={list(self.size)}: one side, or height and width, each at least 1.")
         if self.size and self.sizes == "error":
             problems.append("size: say with sizes how images are brought to it (crop, pad or resize).")
+        problems += self._table_problems() + self._pixel_problems()
         if self.um_per_pixel < 0:
             problems.append(f"um_per_pixel={self.um_per_pixel}: must be positive (0 = as the files say).")
         if self.float_range and (len(self.float_range) != 2 or not self.float_range[0] < self.float_range[1]):
@@ -120,6 +166,45 @@ class FolderConfig:
             problems.append(f"max_pixels={self.max_pixels}: must be at least 1.")
         if problems:
             raise ConfigError("\n  ".join(problems))
+
+    def _table_problems(self) -> list[str]:
+        """What is wrong with where files are and how tables are joined."""
+        problems = []
+        if self.pattern and self.layout not in ("auto", "plain"):
+            problems.append(f"layout={self.layout}: a pattern makes the paths, so the layout must be plain.")
+        if self.barcode and not self.plate_map:
+            problems.append("barcode: needs plate_map, the plate maps that it names.")
+        if self.path_prefix and not self.root:
+            problems.append("path_prefix: say with root what it stands for.")
+        if not self.stage_limit_gb > 0:
+            problems.append(f"stage_limit_gb={self.stage_limit_gb}: must be positive.")
+        where = {"path": self.path, "root": self.root, "plate_map": self.plate_map, "barcode": self.barcode}
+        for name, text in [*where.items(), *(("fetch_from", text) for text in self.fetch_from)]:
+            if addresses.scheme_of(text) or name == "fetch_from":
+                try:
+                    addresses.check_address(text)
+                except DatasetError as error:
+                    problems.append(f"{name}: {error}")
+        if addresses.scheme_of(self.stage):
+            problems.append(f"stage: '{self.stage}' is an address; copies of remote files need a local folder.")
+        return problems
+
+    def _pixel_problems(self) -> list[str]:
+        """What is wrong with pixel sizes and illumination."""
+        problems = []
+        if not 0 <= self.target_um_per_pixel < float("inf"):
+            problems.append(f"target_um_per_pixel={self.target_um_per_pixel}: must be positive (0 = no resampling).")
+        if len(self.pixel_columns) > 2:
+            problems.append("pixel_columns: one column, or two (height, width).")
+        if self.illumination == "given" and not self.illumination_folder:
+            problems.append("illumination=given: say with illumination_folder where the functions are.")
+        if addresses.scheme_of(self.illumination_folder):
+            problems.append("illumination_folder: must be a local folder.")
+        if self.illumination_folder and self.illumination != "given":
+            problems.append("illumination_folder: is read with illumination=given only.")
+        if not 0 < self.illumination_window <= 1:
+            problems.append(f"illumination_window={self.illumination_window}: must lie in (0, 1].")
+        return problems
 
     @property
     def channel_set(self) -> ChannelSet:

@@ -12,13 +12,20 @@ from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered, group_columns, keep_where, wanted_columns
 from protloc_jax.datasets.naming import IMAGE_SUFFIXES, NamePattern
+from protloc_jax.datasets.plate_map import PlateMap
 from protloc_jax.datasets.problems import DatasetError, Problems
+from protloc_jax.datasets.staging import Store, list_names
 from protloc_jax.datasets.table import need_columns
 
 
-def from_directory(config: FolderConfig, root: Path, problems: Problems) -> Gathered:
-    """Files below `root`, sorted by path. Raises DatasetError when there is none or none fits the pattern."""
-    names, notes = _walk(root)
+def from_directory(
+    config: FolderConfig, root: Path | str, plate_map: PlateMap | None, problems: Problems, store: Store
+) -> Gathered:
+    """Files below `root` (a folder, or the address of one), sorted by path.
+
+    Raises DatasetError when there is none or none fits the pattern.
+    """
+    names, notes = _walk(root) if isinstance(root, Path) else _listed(root, store)
     tokens = config.tokens
     by_channel = False
     if config.pattern:
@@ -47,24 +54,38 @@ def from_directory(config: FolderConfig, root: Path, problems: Problems) -> Gath
         images[key][channel] = name
     order = list(tokens.values()) if by_channel else [""]
     frame = pd.DataFrame(columns)
+    for name in pattern.numbers if pattern else ():
+        frame[name] = [int(own[name]) for own in columns]
     folders = [key[0] if pattern else os.path.dirname(key[0]) for key in images]
     if any(folders) and "folder" not in frame.columns:
         frame["folder"] = pd.Series(folders, dtype=object)
+    rows = [str(own["id"]) for own in columns]
+    if plate_map is not None:
+        frame = plate_map.join(frame, rows, plate=config.plate_column, well=config.well_column)
     wanted = need_columns(frame, [(c, p) for c, p in wanted_columns(config) if c != "id"])
     if wanted:
         raise DatasetError("\n  ".join([f"{root}: without a table, columns are the fields of the pattern.", *wanted]))
     files = [tuple(parts.get(token, "") for token in order) for parts in images.values()]
     frame["#files"] = files
-    rows = [str(own["id"]) for own in columns]
     frame, rows = keep_where(config, frame, rows, notes)
     files = list(frame.pop("#files"))
+    if plate_map is not None:
+        frame = plate_map.settle(frame, rows, problems, notes, plate=config.plate_column, well=config.well_column)
     for number, (row, parts) in enumerate(zip(rows, files, strict=True)):
         absent = [name for name, part in zip(tokens, parts, strict=False) if by_channel and not part]
-        if absent:
+        if absent and not (config.missing_channels == "zero" and any(parts)):
             have = ", ".join(part for part in parts if part)
             problems.add("missing channels", f"{row}: no file for {', '.join(absent)} (found {have})", number)
     groups = group_columns(config, frame, set(), notes)
     return Gathered(root, frame, files, rows, groups, notes)
+
+
+def _listed(root: str, store: Store) -> tuple[list[str], list[str]]:
+    """Image files below a remote folder, and a note on what else lies there."""
+    names, other = list_names(root, store, IMAGE_SUFFIXES)
+    if not names:
+        raise DatasetError(f"{root}: the data set is empty: no {', '.join(IMAGE_SUFFIXES)} file below it.")
+    return names, [f"{other} files are no images by their suffix and are left out."] if other else []
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from protloc_jax.datasets import addresses
 from protloc_jax.datasets import labels as label_cells
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.from_directory import from_directory
 from protloc_jax.datasets.from_table import from_table
-from protloc_jax.datasets.gathered import Gathered, cell_text
+from protloc_jax.datasets.gathered import Gathered
+from protloc_jax.datasets.inspection import DROPPABLE
 from protloc_jax.datasets.naming import fill
 from protloc_jax.datasets.paths import Confined, PathRefused
-from protloc_jax.datasets.problems import Problems
+from protloc_jax.datasets.plate_map import read_plate_map
+from protloc_jax.datasets.problems import DatasetError, Problems
+from protloc_jax.datasets.staging import StagingError, Store, default_folder, stage, stage_one
+from protloc_jax.datasets.table import TABLE_SUFFIXES, cell_text, is_table
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -24,21 +31,58 @@ SPLIT_NAMES = {
 }
 
 
-def gather(config: FolderConfig, problems: Problems) -> Gathered:
-    """Read the table or walk the folder of `config.path`.
+def gather(config: FolderConfig, problems: Problems, *, progress: bool = False) -> Gathered:
+    """Read the table or walk the folder of `config.path`, and fetch what is remote.
 
     What is wrong with single rows goes to `problems`. Raises DatasetError where the whole cannot be read (missing
     columns, no image found, broken table) and FileNotFoundError when the path does not exist.
     """
-    path = Path(config.path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such folder or table.")
-    found = from_directory(config, path, problems) if path.is_dir() else from_table(config, path)
+    store = _store(config)
+    plate_map = None
+    if config.plate_map:
+        barcode = _local(config.barcode, store, progress) if config.barcode else None
+        plate_map = read_plate_map(_local(config.plate_map, store, progress), barcode)
+    tabular = False
+    if addresses.scheme_of(config.path) and not is_table(config.path.split("?", 1)[0]):
+        found = from_directory(config, addresses.check_address(config.path), plate_map, problems, store)
+    else:
+        path = _local(config.path, store, progress)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such folder or table.")
+        tabular = not path.is_dir()
+        if not tabular:
+            found = from_directory(config, path, plate_map, problems, store)
+        else:
+            found = from_table(config, path, _root(config, path), plate_map, problems)
     _ids(config, found, problems)
     _labels(config, found, problems)
     _splits(config, found, problems)
-    _resolve(config, found, problems)
+    _resolve(config, found, problems, store, tabular=tabular, progress=progress)
     return found
+
+
+def _store(config: FolderConfig) -> Store:
+    folder = Path(config.stage) if config.stage else default_folder()
+    return Store(folder, round(config.stage_limit_gb * 1e9), anonymous=config.anonymous)
+
+
+def _local(text: str, store: Store, progress: bool) -> Path:
+    """A path that the user gave, or the local copy of the table at an address that the user gave."""
+    if not addresses.scheme_of(text):
+        return Path(addresses.without_file_scheme(text))
+    if not is_table(text.split("?", 1)[0]):
+        raise DatasetError(f"{text}: not a table ({', '.join(TABLE_SUFFIXES)}); a remote folder of tables is not read.")
+    return stage_one(addresses.check_address(text), store, progress=progress)
+
+
+def _root(config: FolderConfig, table: Path) -> Path | str:
+    """What a table's paths are relative to."""
+    if config.root:
+        remote = addresses.scheme_of(config.root)
+        return addresses.check_address(config.root) if remote else Path(addresses.without_file_scheme(config.root))
+    if addresses.scheme_of(config.path):
+        return addresses.check_address(config.path).rsplit("/", 1)[0]
+    return table.parent
 
 
 def _ids(config: FolderConfig, found: Gathered, problems: Problems) -> None:
@@ -117,31 +161,96 @@ def _splits(config: FolderConfig, found: Gathered, problems: Problems) -> None:
     found.frame["split"] = pd.Series([SPLIT_NAMES.get(v.lower(), v) for v in splits], dtype=object)
 
 
-def _resolve(config: FolderConfig, found: Gathered, problems: Problems) -> None:
-    confined = Confined(found.root, allow_outside=config.allow_outside)
+def _resolve(
+    config: FolderConfig, found: Gathered, problems: Problems, store: Store, *, tabular: bool, progress: bool
+) -> None:
+    """Texts to files of this machine: local ones are confined to the root, remote ones are copied."""
+    confined = Confined(
+        found.root,
+        allow_outside=config.allow_outside,
+        root_given=bool(config.root),
+        replaced=config.path_prefix,
+        fetch_from=[addresses.check_address(a) for a in config.fetch_from],
+    )
 
-    def one(number: int, text: str) -> Path | None:
+    def one(number: int, text: str) -> Path | str | None:
         row = found.rows[number]
         try:
-            return confined.resolve(text)
+            return confined.locate(text)
         except PathRefused as error:
             problems.add("refused paths", f"{row}: {error}")
         except FileNotFoundError as error:
             problems.add("missing files", f"{row}: {error}", number)
         return None
 
+    located: list[list[Path | str | None] | None] = []
+    absent: Counter[str] = Counter()
+    zeros = config.missing_channels == "zero"
+    names = tuple(config.tokens)
     for number, files in enumerate(found.files):
-        paths = tuple(one(number, text) for text in files if text or len(files) == 1)
-        found.paths.append(None if None in paths or len(paths) < len(files) else paths)  # type: ignore[arg-type]
-        if len(paths) < len(files) and Path(config.path).is_file():
-            absent = [name for name, text in zip(config.tokens, files, strict=True) if not text]
-            problems.add("missing channels", f"{found.rows[number]}: no path for {', '.join(absent)}", number)
-    if not config.masks:
-        found.masks = [None] * len(found.files)
-        return
+        own = [one(number, text) if text or len(files) == 1 else None for text in files]
+        failed = any(path is None and (text or len(files) == 1) for path, text in zip(own, files, strict=True))
+        without = [name for name, text in zip(names, files, strict=False) if len(files) > 1 and not text]
+        if without and not (zeros and any(files)):
+            failed = True
+            if tabular:  # of a folder of images it has been said
+                problems.add("missing channels", f"{found.rows[number]}: no path for {', '.join(without)}", number)
+        absent.update(without)
+        located.append(None if failed else own)
+    if zeros and absent:
+        shown = ", ".join(f"{name} in {count}" for name, count in absent.items())
+        found.notes.append(f"channels without a file are zero: {shown} of {len(found.files)} rows.")
+    masks = _mask_texts(config, found)
+    mask_files = [one(number, text) for number, text in enumerate(masks)] if masks else [None] * len(found.files)
+    light_files = _light_files(found, confined, problems)
+    places = [*(p for own in located if own for p in own), *mask_files, *light_files.values()]
+    copies = _staged(places, store, problems, progress)
+
+    def copied(number: int, place: Path | str | None) -> Path | None:
+        result = copies[place] if isinstance(place, str) else place
+        if isinstance(result, Path) or result is None:
+            return result
+        kind = "missing files" if isinstance(result, FileNotFoundError) else "files that cannot be fetched"
+        problems.add(kind, f"{found.rows[number]}: {result}", number)
+        return None
+
+    for number, own in enumerate(located):
+        paths = tuple(copied(number, place) for place in own) if own else ()
+        whole = own is not None and all(p is not None or place is None for p, place in zip(paths, own, strict=True))
+        found.paths.append(paths if whole else None)
+    found.masks = [copied(number, place) for number, place in enumerate(mask_files)]
+    functions = {text: copied(0, place) for text, place in light_files.items()}
+    for texts in found.lights:
+        own = tuple(p for p in (functions.get(text) for text in texts) if p is not None)
+        found.functions.append(own if len(own) == len(texts) else None)
+
+
+def _light_files(found: Gathered, confined: Confined, problems: Problems) -> dict[str, Path | str | None]:
+    """Where the illumination functions are that the table names, each looked up once."""
+    places: dict[str, Path | str | None] = {}
+    for row, texts in zip(found.rows, found.lights, strict=False):
+        for text in texts:
+            if text not in places:
+                try:
+                    places[text] = confined.locate(text)
+                except (PathRefused, FileNotFoundError) as error:
+                    problems.add("illumination functions", f"{row}: {error}")
+                    places[text] = None
+    return places
+
+
+def _mask_texts(config: FolderConfig, found: Gathered) -> list[str]:
     if "{" in config.masks:
         records: list[dict[str, Any]] = found.frame.to_dict("records")  # type: ignore[assignment]
-        texts = [fill(config.masks, record) for record in records]
-    else:
-        texts = [cell_text(v) for v in found.frame[config.masks]]
-    found.masks = [one(number, text) for number, text in enumerate(texts)]
+        return [fill(config.masks, record) for record in records]
+    return [cell_text(v) for v in found.frame[config.masks]] if config.masks else []
+
+
+def _staged(
+    places: Sequence[Path | str | None], store: Store, problems: Problems, progress: bool
+) -> Mapping[str, Path | OSError | StagingError]:
+    """Local copies of the remote files among `places`; none are fetched while the table has problems of its own."""
+    wanted = [place for place in places if isinstance(place, str)]
+    if wanted and set(problems.kinds) - set(DROPPABLE):
+        problems.check("nothing is fetched before the table is right")
+    return stage(wanted, store, progress=progress) if wanted else {}

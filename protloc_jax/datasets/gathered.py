@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,26 +11,34 @@ from protloc_jax.data.manifest import CORE_COLUMNS
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.naming import fields_of
 from protloc_jax.datasets.problems import DatasetError
+from protloc_jax.datasets.row_images import Paths
+from protloc_jax.datasets.table import cell_text
 
 
 @dataclass
 class Gathered:
     """Images by row: names of their files, where each row stands, and the columns of the future manifest.
 
-    files   per row one path (all channels) or one a channel, relative to `root`
-    paths   the same as existing files; None where that failed (and a problem was added)
+    root    a folder, or the address of a remote one
+    files   per row one path (all channels) or one a channel, relative to `root`; or addresses
+    paths   the same as existing files of this machine; None where that failed (and a problem was added). Within a row
+            None is a channel without a file
     masks   the mask file, or None
+    lights  per row the files with the channels' illumination functions, as texts; [] = the table names none
+    functions  the same as existing files of this machine, or None
     frame   the source columns, and `id`, `labels` (tuples) and `split` ready for the manifest
     """
 
-    root: Path
+    root: Path | str
     frame: pd.DataFrame
     files: list[tuple[str, ...]]
     rows: list[str]
     group_columns: list[str]
     notes: list[str] = field(default_factory=list)
-    paths: list[tuple[Path, ...] | None] = field(default_factory=list)
+    paths: list[Paths | None] = field(default_factory=list)
     masks: list[Path | None] = field(default_factory=list)
+    lights: list[tuple[str, ...]] = field(default_factory=list)
+    functions: list[tuple[Path, ...] | None] = field(default_factory=list)
 
 
 def wanted_columns(config: FolderConfig) -> list[tuple[str, str]]:
@@ -40,6 +47,7 @@ def wanted_columns(config: FolderConfig) -> list[tuple[str, str]]:
     wanted += [(c, "split_stratify") for c in config.split_stratify]
     wanted += [(item.partition("=")[0], "where") for item in config.where]
     wanted += [(c, p) for c, p in ((config.split_column, "split_column"), (config.split_by, "split_by")) if c]
+    wanted += [(c, "pixel_columns") for c in config.pixel_columns]
     if config.id_column != "id":
         wanted.append((config.id_column, "id_column"))
     if config.masks:
@@ -72,8 +80,3 @@ def group_columns(config: FolderConfig, frame: pd.DataFrame, paths: set[str], no
         own = [config.split_by] if config.split_by else []
         return list(dict.fromkeys([*config.groups, *own, *config.split_stratify]))
     return [str(c) for c in frame.columns if c not in {*paths, *CORE_COLUMNS}]
-
-
-def cell_text(value: Any) -> str:
-    """The text of a table cell; '' where it is missing."""
-    return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from protloc_jax import images
 from protloc_jax.data.packing_progress import Progress
+from protloc_jax.datasets.corrections import CannotResample, Corrections
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.problems import Problems
-from protloc_jax.datasets.row_images import Seen, look
+from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask, row_header
 
 DROPPABLE = ("missing files", "missing channels", "unreadable images", "constant images")
 _AT_ONCE = 4096
 
+Task = tuple[Corrections, int, Paths | None, Path | None]
+
 
 def inspect(
-    config: FolderConfig, found: Gathered, problems: Problems, *, workers: int, progress: bool
+    corrections: Corrections, found: Gathered, problems: Problems, *, workers: int, progress: bool
 ) -> list[Seen | None]:
     """Open the files of every row with threads; None for rows with a problem, which is added to `problems`."""
     total = len(found.paths)
-    tasks = ((config, paths, mask) for paths, mask in zip(found.paths, found.masks, strict=True))
+    tasks = (
+        (corrections, row, paths, mask) for row, (paths, mask) in enumerate(zip(found.paths, found.masks, strict=True))
+    )
     seen: list[Seen | None] = []
     with Progress(progress, "checking", 0, total) as bar:
         for number, (result, kind, text) in enumerate(_map(look, tasks, workers)):
@@ -32,8 +42,75 @@ def inspect(
             if kind:
                 problems.add(kind, f"{found.rows[number]}: {text}", number)
             bar.advance(1)
-    _compare(config, found, seen, problems)
+    _compare(corrections.config, found, seen, problems)
     return seen
+
+
+def look(task: Task) -> tuple[Seen | None, str, str]:
+    """What one row's files hold, or None with the kind of its problem ('' where it has no files) and the text."""
+    corrections, row, paths, mask = task
+    if paths is None:
+        return None, "", ""
+    try:
+        if corrections.config.check == "headers":
+            return _look_at_headers(corrections, row, paths, mask)
+        return _look_at_pixels(corrections, row, paths, mask)
+    except FileNotFoundError as error:
+        return None, "missing files", str(error)
+    except CannotResample as error:
+        return None, "pixel sizes", str(error)
+    except (images.ImageError, OSError) as error:
+        return None, "unreadable images", str(error)
+
+
+def _look_at_headers(
+    corrections: Corrections, row: int, paths: Paths, mask: Path | None
+) -> tuple[Seen | None, str, str]:
+    head = row_header(paths, corrections.config)
+    problem = "" if mask is None else _mask_problem(mask, images.header(mask).shape, head.shape)
+    if problem:
+        return None, "masks", problem
+    sizes = b"".join(p.stat().st_size.to_bytes(8, "little") for p in paths if p is not None)
+    size = corrections.size(row, head.shape[:2], head.um_per_pixel)
+    return Seen((*size, head.shape[2]), head.dtype, head.um_per_pixel, digest=sizes), "", ""
+
+
+def _look_at_pixels(
+    corrections: Corrections, row: int, paths: Paths, mask: Path | None
+) -> tuple[Seen | None, str, str]:
+    config = corrections.config
+    found = load_image(paths, config)
+    covered = None if mask is None else load_mask(mask)
+    problem = "" if mask is None or covered is None else _mask_problem(mask, covered.shape, found.pixels.shape)
+    if problem:
+        return None, "masks", problem
+    pixels, saturated = corrections.image(row, found.pixels, found.um_per_pixel)
+    covered = None if covered is None else corrections.mask(row, covered, found.um_per_pixel)
+    height, width, channels = pixels.shape
+    flat = pixels.reshape(-1, channels)
+    constant = tuple(int(c) for c in np.flatnonzero((flat == flat[0]).all(0)))
+    dark = tuple(c for c, p in enumerate(paths) if p is None)
+    if len(constant) == channels and config.constant == "error":
+        value = ", ".join(str(v) for v in flat[0])
+        return (
+            None,
+            "constant images",
+            f"{next(filter(None, paths))} has one value everywhere ({value}); constant=keep permits it",
+        )
+    digest = hashlib.blake2b(pixels.data, digest_size=16)
+    digest.update(b"" if covered is None else covered.data)
+    empty = covered is not None and not covered.any()
+    constant = tuple(c for c in constant if c not in dark)
+    seen = Seen(
+        (height, width, channels), str(pixels.dtype), found.um_per_pixel, constant, empty, digest.digest(), saturated
+    )
+    return seen, "", ""
+
+
+def _mask_problem(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> str:
+    if mask[:2] == image[:2]:
+        return ""
+    return f"{path} is {mask[0]} x {mask[1]} where the image is {image[0]} x {image[1]}"
 
 
 def _map(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -50,7 +127,11 @@ def _map(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> 
 def _compare(config: FolderConfig, found: Gathered, seen: Sequence[Seen | None], problems: Problems) -> None:
     """What only shows between files: numbers of channels, bit depths, sizes. The most common counts as meant."""
     named = len(config.channel_set)
-    good = [(row, paths, s) for row, paths, s in zip(found.rows, found.paths, seen, strict=True) if s and paths]
+    good = [
+        (row, [p for p in paths if p is not None], s)
+        for row, paths, s in zip(found.rows, found.paths, seen, strict=True)
+        if s and paths
+    ]
     counts = Counter(s.shape[2] for _, _, s in good)
     if len(counts) == 1 and named not in counts:
         problems.add(

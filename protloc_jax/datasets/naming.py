@@ -1,4 +1,7 @@
-"""File-name patterns such as `{plate}_{well}_{channel}.png`: read fields out of names, or make names from fields."""
+"""File-name patterns such as `{plate}_{well}_{channel}.png`: read fields out of names, or make names from fields.
+
+`{site:int}` is a field of digits, which becomes a number.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,39 @@ from protloc_jax.datasets.problems import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_KINDS = ("", "int")
 
 
 def fields_of(pattern: str) -> tuple[str, ...]:
-    """The field names of a pattern, in order. Raises DatasetError for a malformed or repeated one."""
-    names = tuple(_FIELD.findall(pattern))
+    """The field names of a pattern, in order. Raises DatasetError for a malformed one."""
+    return tuple(name for name, _ in _kinds_of(pattern))
+
+
+def _kinds_of(pattern: str) -> list[tuple[str, str]]:
+    """(name, kind) of the fields of a pattern, in order."""
+    fields = [field.partition(":")[::2] for field in _FIELD.findall(pattern)]
     rest = _FIELD.sub("", pattern)
-    if "{" in rest or "}" in rest or not all(names):
+    if "{" in rest or "}" in rest or not all(name for name, _ in fields):
         raise DatasetError(f"pattern '{pattern}': write fields as {{name}}, for example '{{id}}_{{channel}}.png'.")
-    return names
+    unknown = [f"'{{{name}:{kind}}}'" for name, kind in fields if kind not in _KINDS]
+    if unknown:
+        raise DatasetError(
+            f"pattern '{pattern}': {', '.join(unknown)}: the only kind of field is int, as {{site:int}}."
+        )
+    return fields
 
 
 class NamePattern:
     """Reads the fields out of file names.
 
-    `{channel}` matches one of `tokens` only; every other field matches any characters but '/', as few as possible. A
-    pattern without '/' is compared with the bare file name, otherwise with the path below the root. A pattern without
-    an image suffix matches all of them.
+    `{channel}` matches one of `tokens` only, `{name:int}` digits; every other field matches any characters but '/', as
+    few as possible. A pattern without '/' is compared with the bare file name, otherwise with the path below the root.
+    A pattern without an image suffix matches all of them.
     """
 
     def __init__(self, pattern: str, tokens: Sequence[str]):
-        names = fields_of(pattern)
+        kinds = _kinds_of(pattern)
+        names = tuple(name for name, _ in kinds)
         repeated = sorted({n for n in names if names.count(n) > 1})
         bad = [n for n in names if not n.isidentifier()]
         if repeated or bad:
@@ -38,12 +53,16 @@ class NamePattern:
         if not names:
             raise DatasetError(f"pattern '{pattern}' has no field; write for example '{{id}}_{{channel}}.png'.")
         self.pattern, self.fields = pattern, names
+        self.numbers = tuple(name for name, kind in kinds if kind == "int" and name != "channel")
         self.whole_path = "/" in pattern
         parts = _FIELD.split(pattern)
         text = ""
         for i, part in enumerate(parts):
+            part = part.partition(":")[0] if i % 2 else part
             if i % 2 == 0:
                 text += re.escape(part)
+            elif part in self.numbers:
+                text += f"(?P<{part}>[0-9]+)"
             elif part == "channel":
                 text += f"(?P<channel>{'|'.join(re.escape(t) for t in sorted(tokens, key=len, reverse=True))})"
             else:
@@ -69,4 +88,4 @@ def fill(pattern: str, values: Mapping[str, object]) -> str:
     unknown = [f"'{n}'{nearest(n, values)}" for n in fields_of(pattern) if n not in values]
     if unknown:
         raise DatasetError(f"pattern '{pattern}': no such column: {', '.join(unknown)}")
-    return _FIELD.sub(lambda found: str(values[found.group(1)]), pattern)
+    return _FIELD.sub(lambda found: str(values[found.group(1).partition(":")[0]]), pattern)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from protloc_jax.config import nearest
+from protloc_jax.datasets import addresses
+from protloc_jax.datasets.problems import DatasetError
 
-_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _DRIVE = re.compile(r"^[a-zA-Z]:[\\/]")
+_MOST_HINTS = 50  # looking for the nearest name is slow, and a message shows a few problems only
 
 
 class PathRefused(ValueError):
@@ -17,46 +20,102 @@ class PathRefused(ValueError):
 
 
 class Confined:
-    """Resolves path texts below `root`.
+    """Finds the files that texts of a table name, below one `root` (a local folder, or the address of a remote one).
 
-    Absolute paths, '..' and symbolic links that lead out of the root are refused unless `allow_outside`.
+    Absolute paths, '..' and symbolic links that lead out of the root are refused unless `allow_outside`. An absolute
+    path into the root is permitted where the user named that root (`root_given`). A beginning listed in `replaced` is
+    cut off first, so that a table written on another machine can be read. Addresses may be fetched when they lie below
+    the root or below one of `fetch_from`.
     """
 
-    def __init__(self, root: Path, *, allow_outside: bool = False):
-        self.root = root
-        self.allow_outside = allow_outside
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        allow_outside: bool = False,
+        root_given: bool = False,
+        replaced: Sequence[str] = (),
+        fetch_from: Sequence[str] = (),
+    ):
+        self.remote_root = str(root) if addresses.scheme_of(str(root)) else ""
+        self.root = Path(root)
+        self.allow_outside, self.root_given = allow_outside, root_given
+        self._replaced = [beginning.rstrip("/") for beginning in replaced]
+        self._fetch_from = [*fetch_from, *([self.remote_root] if self.remote_root else [])]
         self._real_root = os.path.realpath(root)
-        self._real_folders: dict[str, str] = {}
+        self._folders: dict[str, bool] = {}
         self._names: dict[str, list[str]] = {}
+        self._hints = 0
 
-    def resolve(self, text: str) -> Path:
-        """The existing file that `text` names. Raises PathRefused, or FileNotFoundError with the nearest file name."""
+    def locate(self, text: str) -> Path | str:
+        """The existing local file that `text` names, or the address of a remote one (not asked whether it exists).
+
+        Raises PathRefused, or FileNotFoundError with the nearest file name.
+        """
         if not text.strip():
             raise PathRefused("empty path.")
         if "\0" in text or "\n" in text:
             raise PathRefused(f"'{text!r}' is not a file name.")
-        if _SCHEME.match(text):
-            raise PathRefused(f"'{text}' is an address; download the file and give its path.")
-        if not self.allow_outside:
+        for beginning in self._replaced:
+            if text.startswith(beginning + "/"):
+                text = text[len(beginning) :].lstrip("/")
+                break
+        if addresses.scheme_of(text):
+            return self._address(text)
+        text = addresses.without_file_scheme(text)
+        if self.remote_root:
             if os.path.isabs(text) or _DRIVE.match(text):
-                raise PathRefused(f"absolute path '{text}'; paths must be relative to {self.root} (or allow_outside).")
+                raise PathRefused(f"absolute path '{text}'; paths must be relative to {self.remote_root}.")
+            return self._address(addresses.join(self.remote_root, text))
+        return self._local(text)
+
+    def _address(self, text: str) -> str:
+        try:
+            address = addresses.check_address(text)
+        except DatasetError as error:
+            raise PathRefused(str(error)) from error
+        if not addresses.below(address, self._fetch_from):
+            raise PathRefused(
+                f"'{text}' is an address; fetch_from={addresses.folder_of(address)} permits files to be fetched there."
+            )
+        return address
+
+    def _local(self, text: str) -> Path:
+        if not self.allow_outside:
+            absolute = os.path.isabs(text)
+            if _DRIVE.match(text) or (absolute and not (self.root_given and self._names_inside(text))):
+                raise PathRefused(
+                    f"absolute path '{text}'; paths must be relative to {self.root} (path_prefix cuts off a beginning; "
+                    "or allow_outside)."
+                )
             if ".." in re.split(r"[\\/]", text):
                 raise PathRefused(f"'{text}' leaves its folder by '..' (allow_outside permits it).")
-        path = self.root / text
-        if not path.is_file():
-            raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(path)}")
+        path = os.path.join(self.root, text)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(Path(path))}")
         if not self.allow_outside and not self._inside(path):
             raise PathRefused(f"'{text}' is a symbolic link to a file outside {self.root} (allow_outside permits it).")
-        return path
+        return Path(path)
 
-    def _inside(self, path: Path) -> bool:
-        folder = str(path.parent)
-        if folder not in self._real_folders:
-            self._real_folders[folder] = os.path.realpath(folder)
-        real = os.path.realpath(path) if path.is_symlink() else os.path.join(self._real_folders[folder], path.name)
-        return os.path.commonpath([self._real_root, real]) == self._real_root
+    def _names_inside(self, text: str) -> bool:
+        return os.path.normpath(text).startswith(os.path.abspath(self.root) + os.sep)
+
+    def _inside(self, path: str) -> bool:
+        """The file that a path leads to lies below the root; folders are looked up once."""
+        if os.path.islink(path):
+            return self._below_root(path)
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = self._below_root(folder)
+        return self._folders[folder]
+
+    def _below_root(self, path: str) -> bool:
+        return os.path.commonpath([self._real_root, os.path.realpath(path)]) == self._real_root
 
     def _hint(self, path: Path) -> str:
+        self._hints += 1
+        if self._hints > _MOST_HINTS:
+            return ""
         folder = str(path.parent)
         if folder not in self._names:
             self._names[folder] = os.listdir(folder)[:5000] if os.path.isdir(folder) else []

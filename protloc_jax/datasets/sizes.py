@@ -38,18 +38,35 @@ def common_size(
 
 
 def pixel_size(
-    config: FolderConfig, seen: Sequence[Seen | None], size: tuple[int, int], notes: list[str]
+    config: FolderConfig,
+    sides: Sequence[tuple[float, float] | None],
+    seen: Sequence[Seen | None],
+    size: tuple[int, int],
+    notes: list[str],
 ) -> float | None:
-    """Micrometres a pixel after resizing; None (with a note) where files disagree or are scaled differently."""
-    stated = {s.um_per_pixel for s in seen if s is not None}
-    own = config.um_per_pixel or None
-    if own is None and len(stated) == 1:
-        own = stated.pop()
-    elif own is None:
-        shown = ", ".join(sorted("unknown" if s is None else f"{s:g}" for s in stated)[:5])
-        notes.append(f"the files state different pixel sizes ({shown} um); none is kept. Give um_per_pixel to set one.")
-    elif any(s is not None and abs(s - own) > 0.01 * own for s in stated):
-        notes.append(f"some files state another pixel size than um_per_pixel={own:g}.")
+    """Micrometres a pixel in the records; None (with a note) where rows disagree or are scaled differently.
+
+    sides  per row the (height, width) of a pixel before resampling to `target_um_per_pixel`
+    """
+    known = Counter(sides)
+    shown = ", ".join(sorted(side_text(s) for s in known)[:5]) + (", ..." if len(known) > 5 else "")
+    if config.um_per_pixel and not config.pixel_columns:
+        stated = [s.um_per_pixel for s in seen if s is not None]
+        if any(s is not None and abs(s - config.um_per_pixel) > 0.01 * config.um_per_pixel for s in stated):
+            notes.append(f"some files state another pixel size than um_per_pixel={config.um_per_pixel:g}.")
+    own: float | None = None
+    if config.target_um_per_pixel:
+        own = config.target_um_per_pixel
+        notes.append(f"images of {shown} um a pixel are resampled to {own:g} ({config.resample}; masks: nearest).")
+    elif len(known) > 1:
+        notes.append(
+            f"images have different pixel sizes ({shown} um); none is kept. Give um_per_pixel to set one, or "
+            "target_um_per_pixel to resample to one."
+        )
+    elif (side := next(iter(known))) is not None:
+        own = side[0] if side[0] == side[1] else None
+        if own is None:
+            notes.append(f"pixels are not square ({shown} um); no pixel size is kept (target_um_per_pixel resamples).")
     if own is None or config.sizes != "resize":
         return own
     scales = {round(cover_scale(s.shape[:2], size), 6) for s in seen if s is not None}
@@ -57,3 +74,10 @@ def pixel_size(
         notes.append("images are resized by different factors: no pixel size is kept.")
         return None
     return own / scales.pop()
+
+
+def side_text(side: tuple[float, float] | None) -> str:
+    """The (height, width) of a pixel for people: '0.5', '0.2 x 0.4', 'unknown'."""
+    if side is None:
+        return "unknown"
+    return f"{side[0]:g}" if side[0] == side[1] else f"{side[0]:g} x {side[1]:g}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -17,7 +19,8 @@ from protloc_jax.config import nearest
 from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.problems import DatasetError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".parquet")
+_MOST_TEXT = 2**31  # bytes of a table after decompression
 
 
 class Table(NamedTuple):
@@ -29,12 +32,21 @@ class Table(NamedTuple):
 
 def read_table(path: Path) -> Table:
     """Read a table by its suffix. Raises DatasetError naming the file and line of what cannot be read."""
-    if path.suffix.lower() not in TABLE_SUFFIXES:
+    if not is_table(path.name):
         raise DatasetError(f"{path}: not a folder and not a table ({', '.join(TABLE_SUFFIXES)}).")
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if not len(table.frame):
         raise DatasetError(f"{path}: the data set is empty: the table has no rows.")
     return table
+
+
+def is_table(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def cell_text(value: Any) -> str:
+    """The text of a table cell; '' where it is missing."""
+    return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
 
 
 def need_columns(frame: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> list[str]:
@@ -48,7 +60,7 @@ def need_columns(frame: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> list
 
 
 def _read_csv(path: Path) -> Table:
-    data = path.read_bytes()
+    data = _bytes_of(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,10 +100,24 @@ def _read_csv(path: Path) -> Table:
     )
 
 
+def _bytes_of(path: Path) -> bytes:
+    """The table's text; a compressed one is unpacked up to a limit."""
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            data = file.read(_MOST_TEXT + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: truncated or damaged gzip file ({error}).") from error
+    if len(data) > _MOST_TEXT:
+        raise DatasetError(f"{path}: more than {_MOST_TEXT:,} bytes of text in the compressed table.")
+    return data
+
+
 def _delimiter(path: Path, text: str) -> str:
-    """Tab for .tsv; for .csv a comma, or a semicolon or tab where the first line has no comma."""
+    """Tab for .tsv; else a comma, or a semicolon or tab where the first line has no comma."""
     first = text.lstrip().split("\n", 1)[0]
-    if path.suffix.lower() == ".tsv" or ("," not in first and "\t" in first):
+    if ".tsv" in path.suffixes[-2:] or ("," not in first and "\t" in first):
         return "\t"
     return ";" if "," not in first and ";" in first else ","
 

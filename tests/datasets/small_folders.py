@@ -41,5 +41,5 @@ def rewrite(folder: Path, lines: list[str]) -> Path:
     return folder / "cells.csv"
 
 
-def config(path: Path, channels: str = "gfp:protein,rfp:cytosol", **options) -> FolderConfig:
+def config(path: Path | str, channels: str = "gfp:protein,rfp:cytosol", **options) -> FolderConfig:
     return FolderConfig(path=str(path), channels=channels, **options)
