@@ -194,6 +194,9 @@ def _looks(config: FolderConfig, manifest: Manifest, seen: list[Seen | None]) ->
 
 def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None]) -> str:
     how = (config.sizes, size, config.colour, config.projection, config.float_range, bool(config.masks))
+    chosen = (config.series, config.time, config.level, config.missing_chunks)
+    if chosen != (-1, -1, 0, "error"):
+        how = (*how, *chosen)
     digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
     for one in seen:
         if one is not None:

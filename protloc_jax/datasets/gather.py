@@ -16,6 +16,7 @@ from protloc_jax.datasets.gathered import Gathered, cell_text
 from protloc_jax.datasets.naming import fill
 from protloc_jax.datasets.paths import Confined, PathRefused
 from protloc_jax.datasets.problems import Problems
+from protloc_jax.datasets.zarr_plate import from_plates, plates_in
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,7 +34,11 @@ def gather(config: FolderConfig, problems: Problems) -> Gathered:
     path = Path(config.path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder or table.")
-    found = from_directory(config, path, problems) if path.is_dir() else from_table(config, path)
+    if path.is_dir():
+        plates = plates_in(path)
+        found = from_plates(config, path, plates) if plates else from_directory(config, path, problems)
+    else:
+        found = from_table(config, path)
     _ids(config, found, problems)
     _labels(config, found, problems)
     _splits(config, found, problems)

@@ -14,6 +14,7 @@ from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.problems import Problems
 from protloc_jax.datasets.row_images import Seen, look
+from protloc_jax.datasets.stated_channels import compare_channels
 
 DROPPABLE = ("missing files", "missing channels", "unreadable images", "constant images")
 _AT_ONCE = 4096
@@ -33,6 +34,7 @@ def inspect(
                 problems.add(kind, f"{found.rows[number]}: {text}", number)
             bar.advance(1)
     _compare(config, found, seen, problems)
+    compare_channels(config, found, seen, problems)
     return seen
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from protloc_jax.config import nearest
+from protloc_jax.images import is_zarr
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _DRIVE = re.compile(r"^[a-zA-Z]:[\\/]")
@@ -43,7 +44,7 @@ class Confined:
             if ".." in re.split(r"[\\/]", text):
                 raise PathRefused(f"'{text}' leaves its folder by '..' (allow_outside permits it).")
         path = self.root / text
-        if not path.is_file():
+        if not path.is_file() and not is_zarr(path):
             raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(path)}")
         if not self.allow_outside and not self._inside(path):
             raise PathRefused(f"'{text}' is a symbolic link to a file outside {self.root} (allow_outside permits it).")

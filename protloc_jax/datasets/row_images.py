@@ -23,6 +23,7 @@ class Seen:
     constant      channels that have one value everywhere
     empty_mask    the mask marks no pixel
     digest        of the pixels and the mask (of the files' sizes where only headers were read)
+    channel_names what the file calls its channels
     """
 
     shape: tuple[int, int, int]
@@ -31,6 +32,7 @@ class Seen:
     constant: tuple[int, ...] = ()
     empty_mask: bool = False
     digest: bytes = b""
+    channel_names: tuple[str, ...] = ()
 
 
 def row_header(paths: tuple[Path, ...], config: FolderConfig) -> images.Header:
@@ -40,7 +42,7 @@ def row_header(paths: tuple[Path, ...], config: FolderConfig) -> images.Header:
         return images.assembled_header(dict(zip(names, paths, strict=True)), colour=config.colour, **config.reading)[0]
     head = images.header(paths[0], **config.reading)
     if head.alpha and head.shape[2] == len(names) + 1:
-        return dataclasses.replace(head, shape=(*head.shape[:2], len(names)), alpha=False)
+        return dataclasses.replace(head, shape=(*head.shape[:2], len(names)), alpha=False, channel_names=())
     return head
 
 
@@ -62,7 +64,7 @@ def load_image(paths: tuple[Path, ...], config: FolderConfig) -> images.Image:
             f"{paths[0]}: is partly transparent, and transparency is not light; save it without, or name the alpha "
             "channel among the channels."
         )
-    return found._replace(pixels=np.ascontiguousarray(found.pixels[..., :-1]), alpha=False)
+    return found._replace(pixels=np.ascontiguousarray(found.pixels[..., :-1]), alpha=False, channel_names=())
 
 
 def load_mask(path: Path) -> np.ndarray:
@@ -84,7 +86,7 @@ def look(task: Task) -> tuple[Seen | None, str, str]:
         return _look_at_pixels(config, paths, mask)
     except FileNotFoundError as error:
         return None, "missing files", str(error)
-    except (images.ImageError, OSError) as error:
+    except (images.ImageError, images.VendorSupportMissing, OSError) as error:
         return None, "unreadable images", str(error)
 
 
@@ -93,12 +95,13 @@ def _look_at_headers(config: FolderConfig, paths: tuple[Path, ...], mask: Path |
     problem = "" if mask is None else _mask_problem(mask, images.header(mask).shape, head.shape)
     if problem:
         return None, "masks", problem
-    sizes = b"".join(p.stat().st_size.to_bytes(8, "little") for p in paths)
-    return Seen(head.shape, head.dtype, head.um_per_pixel, digest=sizes), "", ""
+    sizes = b"".join(images.stored_bytes(p).to_bytes(8, "little") for p in paths)
+    return Seen(head.shape, head.dtype, head.um_per_pixel, digest=sizes, channel_names=head.channel_names), "", ""
 
 
 def _look_at_pixels(config: FolderConfig, paths: tuple[Path, ...], mask: Path | None) -> tuple[Seen | None, str, str]:
-    pixels, _, um_per_pixel, _ = load_image(paths, config)
+    image = load_image(paths, config)
+    pixels = image.pixels
     height, width, channels = pixels.shape
     covered = None if mask is None else load_mask(mask)
     problem = "" if mask is None or covered is None else _mask_problem(mask, covered.shape, pixels.shape)
@@ -112,7 +115,15 @@ def _look_at_pixels(config: FolderConfig, paths: tuple[Path, ...], mask: Path | 
     digest = hashlib.blake2b(pixels.data, digest_size=16)
     digest.update(b"" if covered is None else covered.data)
     empty = covered is not None and not covered.any()
-    seen = Seen((height, width, channels), str(pixels.dtype), um_per_pixel, constant, empty, digest.digest())
+    seen = Seen(
+        (height, width, channels),
+        str(pixels.dtype),
+        image.um_per_pixel,
+        constant,
+        empty,
+        digest.digest(),
+        image.channel_names,
+    )
     return seen, "", ""
 
 
