@@ -11,7 +11,6 @@ import math
 import os
 import stat
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,25 +57,22 @@ def read_region(array: ArrayMetadata, region: Region, *, fill: bool) -> np.ndarr
     import zarr.storage
 
     out = np.empty([s.stop - s.start for s in region], array.dtype.newbyteorder("="))
-    with warnings.catch_warnings():
-        # The library warns of features that other readers may lack; what is read here was checked already.
-        warnings.simplefilter("ignore")
+    try:
+        store = zarr.storage.LocalStore(array.path, read_only=True)
+        opened: Any = zarr.open_array(store=store, mode="r", zarr_format=2 if array.zarr_format == 2 else 3)
+    except Exception as error:  # the library raises many kinds; the file is what they have in common
+        raise ImageError(f"{array.path}: damaged Zarr array ({error}).") from error
+    for index, path in _chunks_of(array, region):
+        check_chunk(array, index, fill=fill)
+        part = tuple(
+            slice(max(s.start, i * n), min(s.stop, (i + 1) * n))
+            for s, i, n in zip(region, index, array.chunks, strict=True)
+        )
+        target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, region, strict=True))
         try:
-            store = zarr.storage.LocalStore(array.path, read_only=True)
-            opened: Any = zarr.open_array(store=store, mode="r", zarr_format=2 if array.zarr_format == 2 else 3)
-        except Exception as error:  # the library raises many kinds; the file is what they have in common
-            raise ImageError(f"{array.path}: damaged Zarr array ({error}).") from error
-        for index, path in _chunks_of(array, region):
-            check_chunk(array, index, fill=fill)
-            part = tuple(
-                slice(max(s.start, i * n), min(s.stop, (i + 1) * n))
-                for s, i, n in zip(region, index, array.chunks, strict=True)
-            )
-            target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, region, strict=True))
-            try:
-                out[target] = opened[part]
-            except Exception as error:
-                raise ImageError(f"{path}: damaged chunk, or packed by another codec ({error}).") from error
+            out[target] = opened[part]
+        except Exception as error:
+            raise ImageError(f"{path}: damaged chunk, or packed by another codec ({error}).") from error
     return out
 
 

@@ -125,6 +125,8 @@ def child(root: Path, parent: Path, name: object) -> Path:
 
 def _array_v2(path: Path, found: Mapping[str, Any]) -> ArrayMetadata:
     where = path / ".zarray"
+    if (path / ".zattrs").is_file():
+        read_json(path / ".zattrs")  # the zarr library reads it too
     dtype = _dtype(where, found.get("dtype"))
     if found.get("filters"):
         raise ImageError(f"{where}: filters {_ids(found['filters'])} are not read; convert the store.")
