@@ -1,4 +1,7 @@
-"""Vendor formats (Nikon ND2, Zeiss CZI, Leica LIF and what else a bioio plug-in reads), through the bioio package."""
+"""Vendor formats (Nikon ND2, Zeiss CZI, Leica LIF and others), through bioio and its plug-in for each.
+
+The extra `bioio` brings the plug-ins for ND2 and LIF. The one for CZI stands under the GPL; users install that one.
+"""
 
 from __future__ import annotations
 

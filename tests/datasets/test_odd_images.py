@@ -21,10 +21,8 @@ from protloc_jax.datasets import folder
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.model.config import VitConfig
-from protloc_jax.model.encoder import Encoder
 from protloc_jax.model.vit import Vit
-from protloc_jax.views import ViewsConfig, make_views
-from protloc_jax.views.prepare import PrepareConfig
+from protloc_jax.views.prepare import PrepareConfig, prepare
 
 CHANNELS = parse("nucleus,gfp:protein")
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -80,21 +78,19 @@ def test_they_are_refused_or_counted(packed):
         assert counted["zero_fraction"] == pytest.approx((whole[:, channel] == 0).mean())
 
 
-def test_views_and_features_stay_finite(packed):
-    """16-bit records through training views and an encoder. (That the loss stays finite is tested with the step.)"""
+def test_features_stay_finite(packed):
+    """16-bit records through preprocessing and an encoder. (Views and loss are tested with the training step.)"""
     root, _, info = packed
     with records.open(root / "records") as opened:
         pixels = np.stack([opened[i] for i in range(info.n)])
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(info.n))
-    config = ViewsConfig("dino4cells", global_size=16, local_size=8, n_local=2, warp=0.0)
-    views = quick(make_views(config, CHANNELS))(pixels, keys)
-    assert np.isfinite(views.global_).all()
-    assert np.isfinite(views.local).all()
-    model = VitConfig(size="custom", dim=16, depth=1, heads=2, patch=8, image_size=32, channels=2)
-    params = jax.jit(Vit(model).init)(jax.random.key(0), jnp.zeros((1, 32, 32, 2)))["params"]
-    encoded = Encoder(model, CHANNELS, params, PrepareConfig(resize=32, crop=32)).encode(pixels)
-    assert np.isfinite(encoded.cls).all()
-    assert np.isfinite(encoded.patches).all()
+    prepared = quick(prepare, static_argnums=1)(pixels, PrepareConfig(resize=16, crop=16))
+    assert np.isfinite(prepared).all()
+    model = VitConfig(size="custom", dim=16, depth=1, heads=2, patch=8, image_size=16, channels=2)
+    vit = Vit(model)
+    params = quick(vit.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 2)))
+    output = quick(vit.apply)(params, prepared)
+    assert np.isfinite(output.cls).all()
+    assert np.isfinite(output.patches).all()
 
 
 @pytest.mark.parametrize("kind", ["int16", "float32"])
