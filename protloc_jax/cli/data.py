@@ -32,11 +32,14 @@ def add_parser(subparsers: Any) -> None:
     kinds = pack.add_subparsers(dest="kind", metavar="DATASET", required=True)
     folder = kinds.add_parser(
         "folder",
-        help="a folder of images, or a CSV, TSV or Parquet table of their paths",
+        help="a folder of images, an OME-Zarr plate, or a CSV, TSV or Parquet table of paths",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_FOLDER_EXAMPLES,
     )
-    folder.description = "PNG, JPEG and TIFF, 8 and 16 bit kept. Bad files and rows are all named at once."
+    folder.description = (
+        "PNG, JPEG, TIFF, OME-TIFF, OME-Zarr and (with the extra bioio) vendor formats, 8 and 16 bit kept. Bad files "
+        "and rows are all named at once."
+    )
     folder.add_argument("path", nargs="?", default=None, help="the folder or table")
     folder.add_argument("--config", metavar="FILE", help="options of a saved folder.json; those given here win")
     _add_fields(folder, FolderConfig, skip=("path",))
@@ -218,6 +221,9 @@ _FOLDER_EXAMPLES = """examples:
   one file a channel, named by a pattern:
     protloc data pack folder images/ --pattern '{plate}_{well}_{site}_{channel}.png' \\
         --channels nucleus,green:protein --out records/screen
+  an OME-Zarr plate of z-stacks, splits made by well:
+    protloc data pack folder plate.zarr --channels nucleus,green:protein --projection max \\
+        --split-by well --out records/plate
   a table without paths; files are named by its columns:
     protloc data pack folder images.csv --pattern 'cells/{id}_{channel}.png' --channels red,green,blue --out records/hpa
   a Cell Painting plate as the gallery has it (FileName_/PathName_ or URL_ columns), what was in its wells, 0.65 um:

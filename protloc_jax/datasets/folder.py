@@ -218,6 +218,9 @@ def _looks(config: FolderConfig, manifest: Manifest, seen: list[Seen | None]) ->
 def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None], every: Corrections) -> str:
     how: tuple[object, ...] = (config.sizes, size, config.colour, config.projection, config.float_range)
     how += (bool(config.masks),)
+    chosen = (config.series, config.time, config.level, config.missing_chunks)
+    if chosen != (-1, -1, 0, "error"):
+        how += chosen
     if config.target_um_per_pixel:
         how += ("resampled", config.target_um_per_pixel, config.resample, every.sides)
     if every.illumination is not None:

@@ -23,7 +23,8 @@ class FolderConfig:
     """
 
     path: str = opt(
-        "", "a folder of images, or a CSV, TSV or Parquet table with their paths; also s3://, gs://, https://"
+        "",
+        "a folder of images, an OME-Zarr plate, or a CSV, TSV or Parquet table with paths; also s3://, gs://, https://",
     )
     channels: str = opt("", "the channels in the files' order, name or name:role, for example 'nucleus,gfp:protein'")
     name: str = opt("", "name of the data set; empty = the name of the folder with the records")
@@ -96,10 +97,16 @@ class FolderConfig:
     colour: Literal["refuse", "max"] = opt(
         "refuse", "RGB files given for one channel: refuse, or max (the brightest of the three)"
     )
-    projection: Literal["none", "max", "mean"] = opt("none", "z-stacks: none refuses them; max; mean")
-    float_range: tuple[float, ...] = opt(
-        (), "pixel values that become 0 and 65535 in TIFFs of other types than 8/16 bit"
+    projection: Literal["none", "max", "mean", "middle"] = opt(
+        "none", "z-stacks: none refuses them; max; mean; middle (one plane)"
     )
+    series: int = opt(-1, "files with several images (positions, scenes): which, from 0; -1 refuses them")
+    time: int = opt(-1, "time series: which time point, from 0; -1 refuses them")
+    level: int = opt(0, "OME-Zarr: resolution level, 0 the finest")
+    missing_chunks: Literal["error", "fill"] = opt(
+        "error", "OME-Zarr chunks without a file: error, or fill with the array's fill value"
+    )
+    float_range: tuple[float, ...] = opt((), "pixel values that become 0 and 65535 where pixels are not 8 or 16 bit")
     max_pixels: int = opt(MAX_PIXELS, "refuse files whose header claims more values than this")
     allow_outside: bool = opt(False, "permit absolute paths, '..' and links out of the root in a table")
     path_prefix: tuple[str, ...] = opt((), "beginnings of a table's paths that root stands for, of another machine say")
@@ -162,6 +169,9 @@ class FolderConfig:
             problems.append(f"float_range={list(self.float_range)}: two numbers, the lower first.")
         if not 0 <= self.max_dropped < 1:
             problems.append(f"max_dropped={self.max_dropped}: must lie in [0, 1).")
+        for name, least in (("series", -1), ("time", -1), ("level", 0)):
+            if getattr(self, name) < least:
+                problems.append(f"{name}={getattr(self, name)}: must be at least {least}.")
         if self.max_pixels < 1:
             problems.append(f"max_pixels={self.max_pixels}: must be at least 1.")
         if problems:
@@ -228,4 +238,8 @@ class FolderConfig:
             "max_pixels": self.max_pixels,
             "projection": self.projection,
             "float_range": self.float_range or None,
+            "series": self.series if self.series >= 0 else None,
+            "time": self.time if self.time >= 0 else None,
+            "level": self.level,
+            "missing_chunks": self.missing_chunks,
         }

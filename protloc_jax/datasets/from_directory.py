@@ -11,7 +11,7 @@ import pandas as pd
 from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered, group_columns, keep_where, wanted_columns
-from protloc_jax.datasets.naming import IMAGE_SUFFIXES, NamePattern
+from protloc_jax.datasets.naming import IMAGE_SUFFIXES, NamePattern, stem
 from protloc_jax.datasets.plate_map import PlateMap
 from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.staging import Store, list_names
@@ -48,7 +48,7 @@ def from_directory(
         key = (name.rsplit("/", 1)[0] if "/" in name else "", *own.values()) if pattern else (name,)
         if key not in images:
             images[key] = {}
-            columns.append({**own, "id": pattern.identity(name, fields) if pattern else name.rsplit(".", 1)[0]})
+            columns.append({**own, "id": pattern.identity(name, fields) if pattern else stem(name)})
         elif channel in images[key]:
             problems.add("two files for one channel", f"{images[key][channel]} and {name}")
         images[key][channel] = name
@@ -89,11 +89,14 @@ def _listed(root: str, store: Store) -> tuple[list[str], list[str]]:
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Image files below a folder, sorted, as paths with '/'; and notes on what else lies there."""
+    """Image files (and Zarr folders) below a folder, sorted, as paths with '/'; and notes on what else lies there."""
     names, other, links = [], Counter(), []
     for folder, folders, files in os.walk(root):
         links += [os.path.join(folder, f) for f in folders if os.path.islink(os.path.join(folder, f))]
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        stores = [f for f in folders if f.lower().endswith(".zarr") and not os.path.islink(os.path.join(folder, f))]
+        folders[:] = [f for f in folders if f not in stores]
+        names += [os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/") for name in stores]
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in IMAGE_SUFFIXES and not name.startswith("."):

@@ -23,6 +23,7 @@ from protloc_jax.datasets.plate_map import read_plate_map
 from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.staging import StagingError, Store, default_folder, stage, stage_one
 from protloc_jax.datasets.table import TABLE_SUFFIXES, cell_text, is_table
+from protloc_jax.datasets.zarr_plate import from_plates, plates_in
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -50,10 +51,12 @@ def gather(config: FolderConfig, problems: Problems, *, progress: bool = False) 
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such folder or table.")
         tabular = not path.is_dir()
-        if not tabular:
-            found = from_directory(config, path, plate_map, problems, store)
-        else:
+        if tabular:
             found = from_table(config, path, _root(config, path), plate_map, problems)
+        elif plates := plates_in(path):
+            found = from_plates(config, path, plates, plate_map, problems)
+        else:
+            found = from_directory(config, path, plate_map, problems, store)
     _ids(config, found, problems)
     _labels(config, found, problems)
     _splits(config, found, problems)

@@ -20,6 +20,7 @@ from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.problems import Problems
 from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask, row_header
+from protloc_jax.datasets.stated_channels import compare_channels
 
 DROPPABLE = ("missing files", "missing channels", "unreadable images", "constant images")
 _AT_ONCE = 4096
@@ -43,6 +44,7 @@ def inspect(
                 problems.add(kind, f"{found.rows[number]}: {text}", number)
             bar.advance(1)
     _compare(corrections.config, found, seen, problems)
+    compare_channels(corrections.config, found, seen, problems)
     return seen
 
 
@@ -59,7 +61,7 @@ def look(task: Task) -> tuple[Seen | None, str, str]:
         return None, "missing files", str(error)
     except CannotResample as error:
         return None, "pixel sizes", str(error)
-    except (images.ImageError, OSError) as error:
+    except (images.ImageError, images.VendorSupportMissing, OSError) as error:
         return None, "unreadable images", str(error)
 
 
@@ -70,9 +72,10 @@ def _look_at_headers(
     problem = "" if mask is None else _mask_problem(mask, images.header(mask).shape, head.shape)
     if problem:
         return None, "masks", problem
-    sizes = b"".join(p.stat().st_size.to_bytes(8, "little") for p in paths if p is not None)
+    sizes = b"".join(images.stored_bytes(p).to_bytes(8, "little") for p in paths if p is not None)
     size = corrections.size(row, head.shape[:2], head.um_per_pixel)
-    return Seen((*size, head.shape[2]), head.dtype, head.um_per_pixel, digest=sizes), "", ""
+    shape = (*size, head.shape[2])
+    return Seen(shape, head.dtype, head.um_per_pixel, digest=sizes, channel_names=head.channel_names), "", ""
 
 
 def _look_at_pixels(
@@ -102,7 +105,14 @@ def _look_at_pixels(
     empty = covered is not None and not covered.any()
     constant = tuple(c for c in constant if c not in dark)
     seen = Seen(
-        (height, width, channels), str(pixels.dtype), found.um_per_pixel, constant, empty, digest.digest(), saturated
+        (height, width, channels),
+        str(pixels.dtype),
+        found.um_per_pixel,
+        constant,
+        empty,
+        digest.digest(),
+        saturated,
+        found.channel_names,
     )
     return seen, "", ""
 

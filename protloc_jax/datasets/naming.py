@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from protloc_jax.config import nearest
 from protloc_jax.datasets.problems import DatasetError
+from protloc_jax.images import VENDOR_MAGIC
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".zarr", *VENDOR_MAGIC)
+_ANY_SUFFIX = rf"(?i:(?:\.ome)?(?:{'|'.join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)}))"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _KINDS = ("", "int")
 
@@ -68,7 +70,7 @@ class NamePattern:
             else:
                 text += f"(?P<{part}>[^/]+?)"
         if not pattern.lower().endswith(IMAGE_SUFFIXES):
-            text += r"\.(?i:png|jpe?g|tiff?)"
+            text += _ANY_SUFFIX
         self._regex = re.compile(text)
 
     def match(self, relative: str) -> dict[str, str] | None:
@@ -81,6 +83,14 @@ class NamePattern:
         own = fields["id"] if "id" in fields else "_".join(fields[n] for n in self.fields if n != "channel")
         folder = "" if self.whole_path or "/" not in relative else relative.rsplit("/", 1)[0] + "/"
         return folder + own
+
+
+def stem(name: str) -> str:
+    """A file name without its suffix, `.ome.tif` and `.ome.zarr` being one."""
+    base, _, suffix = name.rpartition(".")
+    if suffix.lower() in ("tif", "tiff", "zarr") and base.lower().endswith(".ome"):
+        base = base[: -len(".ome")]
+    return base or name
 
 
 def fill(pattern: str, values: Mapping[str, object]) -> str:

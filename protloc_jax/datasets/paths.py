@@ -10,6 +10,7 @@ from pathlib import Path
 from protloc_jax.config import nearest
 from protloc_jax.datasets import addresses
 from protloc_jax.datasets.problems import DatasetError
+from protloc_jax.images import is_zarr
 
 _DRIVE = re.compile(r"^[a-zA-Z]:[\\/]")
 _MOST_HINTS = 50  # looking for the nearest name is slow, and a message shows a few problems only
@@ -91,7 +92,7 @@ class Confined:
             if ".." in re.split(r"[\\/]", text):
                 raise PathRefused(f"'{text}' leaves its folder by '..' (allow_outside permits it).")
         path = os.path.join(self.root, text)
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and not is_zarr(Path(path)):
             raise FileNotFoundError(f"no file '{text}' in {self.root}.{self._hint(Path(path))}")
         if not self.allow_outside and not self._inside(path):
             raise PathRefused(f"'{text}' is a symbolic link to a file outside {self.root} (allow_outside permits it).")

@@ -25,6 +25,7 @@ class Seen:
     empty_mask    the mask marks no pixel
     digest        of the pixels and the mask (of the files' sizes where only headers were read)
     saturated     values that the illumination correction saturated
+    channel_names what the file calls its channels
     """
 
     shape: tuple[int, int, int]
@@ -34,6 +35,7 @@ class Seen:
     empty_mask: bool = False
     digest: bytes = b""
     saturated: int = 0
+    channel_names: tuple[str, ...] = ()
 
 
 def row_header(paths: Paths, config: FolderConfig) -> images.Header:
@@ -45,7 +47,7 @@ def row_header(paths: Paths, config: FolderConfig) -> images.Header:
     assert paths[0] is not None
     head = images.header(paths[0], **config.reading)
     if head.alpha and head.shape[2] == len(names) + 1:
-        return dataclasses.replace(head, shape=(*head.shape[:2], len(names)), alpha=False)
+        return dataclasses.replace(head, shape=(*head.shape[:2], len(names)), alpha=False, channel_names=())
     return head
 
 
@@ -73,7 +75,7 @@ def load_image(paths: Paths, config: FolderConfig) -> images.Image:
             f"{paths[0]}: is partly transparent, and transparency is not light; save it without, or name the alpha "
             "channel among the channels."
         )
-    return found._replace(pixels=np.ascontiguousarray(found.pixels[..., :-1]), alpha=False)
+    return found._replace(pixels=np.ascontiguousarray(found.pixels[..., :-1]), alpha=False, channel_names=())
 
 
 def load_mask(path: Path) -> np.ndarray:

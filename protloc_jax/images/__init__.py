@@ -1,21 +1,38 @@
-"""Image files to arrays, safely: PNG, JPEG and TIFF, header checked before decoding, 8 and 16 bit kept exactly."""
+"""Image files to arrays, safely: PNG, JPEG, TIFF, OME-Zarr, vendor formats. Headers are checked before decoding."""
 
 from protloc_jax.images.assemble import Colour, assemble, assembled_header
 from protloc_jax.images.fit import SizePolicy, fit
-from protloc_jax.images.header import MAX_PIXELS, Header, ImageError, Projection
+from protloc_jax.images.header import (
+    MAX_PIXELS,
+    VENDOR_MAGIC,
+    Header,
+    ImageError,
+    MissingChunks,
+    Projection,
+    Reading,
+    is_zarr,
+    stored_bytes,
+)
 from protloc_jax.images.read import Image, header, read
+from protloc_jax.images.vendor import VendorSupportMissing
 
 __all__ = [
     "MAX_PIXELS",
+    "VENDOR_MAGIC",
     "Colour",
     "Header",
     "Image",
     "ImageError",
+    "MissingChunks",
     "Projection",
+    "Reading",
     "SizePolicy",
+    "VendorSupportMissing",
     "assemble",
     "assembled_header",
     "fit",
     "header",
+    "is_zarr",
     "read",
+    "stored_bytes",
 ]

@@ -10,18 +10,25 @@ import imagecodecs
 import numpy as np
 
 from protloc_jax.images.header import Header, ImageError, check_size
+from protloc_jax.images.physical_size import from_resolution
 
 _END = b"\xff\xd9"
 # Start-of-frame markers; 0xC4, 0xC8 and 0xCC carry tables instead.
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_DENSITY_UNITS = {1: "inch", 2: "cm"}
 
 
 def jpeg_header(path: Path, max_pixels: int) -> Header:
     """Walk the markers to the frame header. Raises ImageError for damaged, CMYK or 12-bit files."""
+    um_per_pixel = None
     with path.open("rb") as file:
         file.seek(2)
         while True:
             marker, length = _marker(path, file)
+            if marker == 0xE0 and length >= 12:
+                density = file.read(12)
+                um_per_pixel = _um_per_pixel(density)
+                length -= len(density)
             if marker in _FRAMES:
                 fields = file.read(6)
                 break
@@ -34,7 +41,7 @@ def jpeg_header(path: Path, max_pixels: int) -> Header:
     if depth != 8 or channels not in (1, 3):
         raise ImageError(f"{path}: JPEG of {depth} bit and {channels} components; only 8-bit grey or RGB is read.")
     check_size(path, height * width * channels, max_pixels, (height, width, channels))
-    return Header(path, "jpeg", (height, width, channels), "uint8", "YX" if channels == 1 else "YXS")
+    return Header(path, "jpeg", (height, width, channels), "uint8", "YX" if channels == 1 else "YXS", um_per_pixel)
 
 
 def jpeg_pixels(header: Header) -> np.ndarray:
@@ -68,3 +75,11 @@ def _marker(path: Path, file: BinaryIO) -> tuple[int, int]:
     if len(size) < 2:
         raise ImageError(f"{path}: truncated JPEG: the file ends before its frame header.")
     return start[1], max(struct.unpack(">H", size)[0] - 2, 0)
+
+
+def _um_per_pixel(density: bytes) -> float | None:
+    """Pixel size by the density of a JFIF header, where it can be believed."""
+    if len(density) < 12 or density[:5] != b"JFIF\0":
+        return None
+    unit, across, down = struct.unpack_from(">BHH", density, 7)
+    return from_resolution(across, down, _DENSITY_UNITS[unit]) if unit in _DENSITY_UNITS else None

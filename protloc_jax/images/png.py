@@ -13,6 +13,7 @@ import imagecodecs
 import numpy as np
 
 from protloc_jax.images.header import Header, ImageError, check_size
+from protloc_jax.images.physical_size import from_resolution
 
 _COLOUR = {0: 1, 2: 3, 4: 2, 6: 4}  # PNG colour type -> samples a pixel (grey, RGB, grey + alpha, RGBA)
 
@@ -21,6 +22,7 @@ def png_header(path: Path, max_pixels: int) -> Header:
     """Read the chunks before the pixel data. Raises ImageError for damaged, animated, palette or 1/2/4-bit files."""
     size = path.stat().st_size
     animated = transparent = False
+    um_per_pixel = None
     with path.open("rb") as file:
         file.seek(8)
         length, kind = _chunk(path, file.read(8))
@@ -38,6 +40,9 @@ def png_header(path: Path, max_pixels: int) -> Header:
                 raise ImageError(f"{path}: damaged PNG: no pixel data.")
             animated |= kind == b"acTL"
             transparent |= kind == b"tRNS"
+            if kind == b"pHYs" and length == 9 and len(physical := file.read(9)) == 9:
+                across, down, unit = struct.unpack(">IIB", physical)
+                um_per_pixel = from_resolution(across, down, "m") if unit == 1 else None
             position += 12 + length
             if position >= size:
                 raise ImageError(f"{path}: truncated PNG: the file ends before its pixel data.")
@@ -57,6 +62,7 @@ def png_header(path: Path, max_pixels: int) -> Header:
         (height, width, channels),
         "uint8" if depth == 8 else "uint16",
         "YX" if channels == 1 else "YXS",
+        um_per_pixel,
         alpha=channels in (2, 4),
     )
 

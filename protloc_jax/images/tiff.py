@@ -3,89 +3,72 @@
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
 
-from protloc_jax.images.header import Header, ImageError, Projection, check_size, refuse_dtype
+from protloc_jax.images.axes import arrange, check_axes, choose, scaled, squeezed, stored_dtype
+from protloc_jax.images.header import Header, ImageError, Reading, check_size
+from protloc_jax.images.ome_xml import OmeImage, parse_ome_xml
+from protloc_jax.images.physical_size import from_resolution, in_um, square
 from protloc_jax.images.tiff_guard import check_skeleton
 
-# tifffile's letters for a page axis without a stated meaning. Such pages are taken for channels: the caller names the
-# channels and their number is checked.
-_UNNAMED = "QI"
-_TO_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3}
 _REFUSED_COLOUR = {3: "palette", 5: "CMYK"}
-
-FloatRange = tuple[float, float]
-
-
-def tiff_header(path: Path, max_pixels: int, projection: Projection, float_range: FloatRange | None) -> Header:
-    """Header of a TIFF. Raises ImageError for truncated files, several images in one file, z-stacks, time series,
-    and pixels other than uint8 / uint16 (unless `float_range` is given)."""
-    with _opened(path, max_pixels) as (file, series):
-        return _header(path, file, series, projection, float_range)
+_RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
-def tiff_image(
-    path: Path, max_pixels: int, projection: Projection, float_range: FloatRange | None
-) -> tuple[Header, np.ndarray]:
+class _Opened(NamedTuple):
+    file: tifffile.TiffFile
+    series: tifffile.TiffPageSeries
+    ome: OmeImage | None
+
+
+def tiff_header(path: Path, reading: Reading) -> Header:
+    """Header of a TIFF. Raises ImageError for truncated files, several images, z-stacks and time series of which none
+    is chosen, and pixels other than uint8 / uint16 (unless a `float_range` is given)."""
+    with _opened(path, reading) as opened:
+        return _header(path, opened, reading)
+
+
+def tiff_image(path: Path, reading: Reading) -> tuple[Header, np.ndarray]:
     """Header and pixels [H, W, C]. Raises ImageError also for damaged data, NaN, and values out of `float_range`."""
-    with _opened(path, max_pixels) as (file, series):
-        header = _header(path, file, series, projection, float_range)
+    with _opened(path, reading) as opened:
+        header = _header(path, opened, reading)
         try:
-            pixels = series.asarray(maxworkers=1)
+            pixels = opened.series.asarray(maxworkers=1)
         except Exception as error:  # decoders raise many kinds; the file is what they have in common
             raise ImageError(f"{path}: truncated or damaged TIFF ({error}).") from error
-        axes, sizes = _squeezed(series)
-    pixels = pixels.reshape(sizes)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        assert float_range is not None
-        pixels = _scaled(path, pixels, float_range)
-    if "Z" in axes:
-        at = axes.index("Z")
-        pixels = pixels.max(at) if projection == "max" else np.rint(pixels.mean(at)).astype(pixels.dtype)
-        axes = axes.replace("Z", "")
-    if len(axes) == 2:
-        pixels, axes = pixels[..., None], axes + "S"
-    other = next(a for a in axes if a not in "YX")
-    pixels = pixels.transpose([axes.index(a) for a in ("Y", "X", other)])
-    return header, np.ascontiguousarray(pixels).reshape(header.shape)
+        pixels = pixels.reshape(opened.series.shape)
+        axes = opened.series.axes
+    return header, arrange(scaled(path, pixels, reading.float_range), axes, reading).reshape(header.shape)
 
 
-def _header(
-    path: Path,
-    file: tifffile.TiffFile,
-    series: tifffile.TiffPageSeries,
-    projection: Projection,
-    float_range: FloatRange | None,
-) -> Header:
-    axes, sizes = _squeezed(series)
-    _check_axes(path, axes, sizes, projection)
-    kept = dict(zip(axes, sizes, strict=True))
-    channels = math.prod(kept[a] for a in axes if a not in "YXZ")
-    plain = series.dtype in (np.uint8, np.uint16)
-    if not plain and (float_range is None or series.dtype.kind not in "iuf"):
-        raise refuse_dtype(path, series.dtype)
+def _header(path: Path, opened: _Opened, reading: Reading) -> Header:
+    file, series, ome = opened
+    shape = check_axes(path, series.axes, series.shape, reading)
+    axes, _ = squeezed(series.axes, series.shape)
+    names = ome.channel_names if ome else _imagej_names(file, shape[2]) if file.is_imagej else ()
     extra = series.keyframe.extrasamples if "S" in axes else ()
     return Header(
         path,
         "tiff",
-        (kept["Y"], kept["X"], channels),
-        str(series.dtype) if plain else "uint16",
+        shape,
+        stored_dtype(path, np.dtype(series.dtype), reading.float_range),
         axes,
-        _um_per_pixel(file),
+        _um_per_pixel(file, series, ome),
         alpha=any(int(e) in (1, 2) for e in extra),
+        channel_names=names if len(names) == shape[2] and "S" not in axes else (),
     )
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
-    """The file's one image series, after checks that need no pixel."""
+def _opened(path: Path, reading: Reading) -> Iterator[_Opened]:
+    """The file's wanted image series, after checks that need no pixel."""
     pages = check_skeleton(path)
     try:
         # An OME-TIFF may name other files as its pages; they are not opened.
@@ -96,16 +79,16 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[tifffile.TiffFile, ti
         try:
             first = file.pages.first
             claimed = (first.imagedepth, first.imagelength, first.imagewidth, first.samplesperpixel)
-            check_size(path, math.prod(claimed), max_pixels, tuple(n for n in claimed if n != 1) or (1,))
+            check_size(path, math.prod(claimed), reading.max_pixels, tuple(n for n in claimed if n != 1) or (1,))
+            # Before the library looks at the text itself.
+            ome = parse_ome_xml(path, file.ome_metadata) if file.is_ome and file.ome_metadata else []
             found = file.series
         except (tifffile.TiffFileError, struct.error, ValueError, KeyError, IndexError) as error:
             if isinstance(error, ImageError):
                 raise
             raise ImageError(f"{path}: damaged TIFF ({error}).") from error
-        if len(found) != 1:
-            shapes = ", ".join(f"{s.axes} {s.shape}" for s in found[:4])
-            raise ImageError(f"{path}: {len(found)} separate images in one file ({shapes}); save one a file.")
-        series = found[0]
+        chosen = choose(path, len(found), reading, "image", ", ".join(f"{s.axes} {s.shape}" for s in found[:4]))
+        series = found[chosen]
         # tifffile falls back to "the pages I found" when a description does not fit the file, which loses channels.
         for kind, named in (("ome", file.is_ome), ("imagej", file.is_imagej)):
             if named and series.kind != kind:
@@ -113,12 +96,12 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[tifffile.TiffFile, ti
                     f"{path}: truncated TIFF or part of a set: its {kind.upper()} description does not describe the "
                     "pixels of this file alone."
                 )
-        check_size(path, math.prod(series.shape), max_pixels, series.shape)
+        check_size(path, math.prod(series.shape), reading.max_pixels, series.shape)
         colour = int(series.keyframe.photometric)
         if colour in _REFUSED_COLOUR:
             raise ImageError(f"{path}: {_REFUSED_COLOUR[colour]} TIFF; save it as grey or RGB.")
         _check_extent(path, series, pages)
-        yield file, series
+        yield _Opened(file, series, ome[chosen] if len(ome) == len(found) else None)
 
 
 def _check_extent(path: Path, series: tifffile.TiffPageSeries, pages: int) -> None:
@@ -139,55 +122,31 @@ def _check_extent(path: Path, series: tifffile.TiffPageSeries, pages: int) -> No
             raise ImageError(cut)
 
 
-def _squeezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
-    kept = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in "YX"]
-    return "".join(a for a, _ in kept), tuple(n for _, n in kept)
+def _imagej_names(file: tifffile.TiffFile, channels: int) -> tuple[str, ...]:
+    """The labels of an ImageJ stack whose planes are its channels."""
+    labels = (file.imagej_metadata or {}).get("Labels") or ()
+    names = tuple(str(label).strip() for label in labels)
+    return names if len(names) == channels and all(names) else ()
 
 
-def _check_axes(path: Path, axes: str, sizes: tuple[int, ...], projection: Projection) -> None:
-    shown = f"axes {axes} {sizes}"
-    if axes.count("Y") != 1 or axes.count("X") != 1:
-        raise ImageError(f"{path}: {shown}: not an image with one height and one width.")
-    rest = axes.replace("Y", "").replace("X", "")
-    if "Z" in rest:
-        if projection == "none":
-            raise ImageError(f"{path}: {shown} is a z-stack; ask for a projection (max or mean) or save one plane.")
-        rest = rest.replace("Z", "")
-    if "T" in rest:
-        raise ImageError(f"{path}: {shown} is a time series; save one time point a file.")
-    if len(rest) > 1 or (rest and rest not in "CS" + _UNNAMED):
-        raise ImageError(f"{path}: {shown}: no rule turns these axes into channels; save it as CYX or YXC.")
+def _um_per_pixel(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, ome: OmeImage | None) -> float | None:
+    """Pixel size as OME or ImageJ metadata state it, else as resolution tags do where those can be believed."""
+    if ome is not None and ome.um_per_pixel is not None:
+        return ome.um_per_pixel
+    tags = series.keyframe.tags
+    across, down = (_ratio(tags.get(name)) for name in ("XResolution", "YResolution"))
+    if across is None or down is None:
+        return None
+    if file.is_imagej:
+        unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+        return square(in_um(1 / across, unit), in_um(1 / down, unit))
+    tag = tags.get("ResolutionUnit")
+    unit = _RESOLUTION_UNITS.get(int(tag.value) if tag is not None else 2)
+    return from_resolution(across, down, unit) if unit else None
 
 
-def _scaled(path: Path, pixels: np.ndarray, float_range: FloatRange) -> np.ndarray:
-    """Map [low, high] to [0, 65535], rounded to nearest; refuses non-finite values and values outside the range."""
-    low, high = float_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ImageError(f"{path}: float_range=({low}, {high}): must be two finite numbers, the lower first.")
-    bad = ~np.isfinite(pixels) if pixels.dtype.kind == "f" else np.zeros(pixels.shape, bool)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ImageError(f"{path}: {int(bad.sum())} NaN or infinite pixels (the first at index {first}).")
-    least, most = float(pixels.min()), float(pixels.max())
-    if least < low or most > high:
-        raise ImageError(f"{path}: values from {least:g} to {most:g} lie outside float_range ({low:g}, {high:g}).")
-    return np.rint((pixels.astype(np.float64) - low) * (65535.0 / (high - low))).astype(np.uint16)
-
-
-def _um_per_pixel(file: tifffile.TiffFile) -> float | None:
-    """Pixel size stated by OME or ImageJ metadata; a bare resolution tag is a printer's setting and not believed."""
-    if file.is_ome and file.ome_metadata:
-        found = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', file.ome_metadata)
-        unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', file.ome_metadata)
-        scale = _TO_UM.get(unit.group(1) if unit else "µm")  # OME's default unit
-        return _positive(float(found.group(1)) * scale) if found and scale else None
-    if file.is_imagej and file.imagej_metadata:
-        scale = _TO_UM.get(str(file.imagej_metadata.get("unit", "")).replace("\\u00B5", "µ").lower())
-        tag = file.pages.first.tags.get("XResolution")
-        if scale and tag is not None and tag.value[0]:
-            return _positive(scale * tag.value[1] / tag.value[0])
-    return None
-
-
-def _positive(value: float) -> float | None:
-    return value if math.isfinite(value) and value > 0 else None
+def _ratio(tag: tifffile.TiffTag | None) -> float | None:
+    """Pixels a unit, or None where the tag is absent or no positive fraction."""
+    if tag is None or not isinstance(tag.value, tuple) or len(tag.value) != 2 or not all(tag.value):
+        return None
+    return tag.value[0] / tag.value[1]

@@ -83,8 +83,8 @@ def bbbc021_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTabl
         own["Image_Metadata_Compound"] = row["compound"]
         own["Image_Metadata_Concentration"] = f"{float(row['concentration']):g}"
         rows.append(own)
-    known = table[table["moa"] != ""]
-    moas = known[["compound", "concentration", "moa"]].drop_duplicates(["compound", "concentration"])
+    known = pd.DataFrame(table.loc[table["moa"] != "", ["compound", "concentration", "moa"]])
+    moas = known.drop_duplicates(["compound", "concentration"])
     moas = moas.sort_values(["moa", "compound", "concentration"])
     written = [_SixDecimals(value) for value in moas["concentration"]]
     moas["concentration"] = pd.Series(written, index=moas.index, dtype=object)
@@ -135,7 +135,7 @@ def rxrx1_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTable]
     sites["dataset"] = table["split"].where(table["split"] == "test", "train")
     for name in ("well_type", "sirna", "sirna_id"):
         sites[name] = table[name]
-    return {"metadata.csv": TextTable(sites[list(RXRX1_COLUMNS)])}
+    return {"metadata.csv": TextTable(sites.reindex(columns=list(RXRX1_COLUMNS)))}
 
 
 def rxrx19a_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTable]:
@@ -146,4 +146,4 @@ def rxrx19a_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTabl
     sites["treatment"] = table["compound"].where(drugged, "")
     sites["treatment_conc"] = table["concentration"].where(drugged)
     sites["SMILES"] = ""
-    return {"metadata.csv": TextTable(sites[list(RXRX19A_COLUMNS)])}
+    return {"metadata.csv": TextTable(sites.reindex(columns=list(RXRX19A_COLUMNS)))}

@@ -1,4 +1,4 @@
-"""Every simulated preset goes the whole way by the public commands: records, 50 steps of pretraining, features, scores."""
+"""Every simulated preset goes the whole way by the commands: records, 50 steps of pretraining, features, scores."""
 
 from __future__ import annotations
 

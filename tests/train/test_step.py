@@ -84,6 +84,21 @@ def test_a_step_with_non_finite_numbers_changes_only_position_and_count():
     assert int(mended.bad_steps) == 0
 
 
+def test_images_without_any_contrast_give_a_finite_loss():
+    """Black, grey and white images, a black protein channel, one bright pixel, and a field clipped at both ends."""
+    batch = batch_number(0)
+    image = batch.image.copy()
+    image[0], image[1], image[2] = 0, 77, 255
+    image[3, ..., 1] = 0
+    image[4], image[4, 20, 20, 1] = 0, 1
+    image[5] = np.where(image[5] > 100, 255, 0)
+    for odd in (image, np.zeros_like(image), np.full_like(image, 255)):
+        state, metrics = real_step()(fresh_state(), batch._replace(image=odd))
+        assert int(metrics["finite"]) == 1
+        assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
+
+
 def test_initial_teacher_equals_the_student_but_shares_no_buffer():
     state = fresh_state()
     for mine, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(state.teacher), strict=True):
