@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
+from protloc_jax.cli import tfds
 
 
 def add_parser(subparsers: Any) -> None:
@@ -69,11 +70,15 @@ def add_parser(subparsers: Any) -> None:
     )
     show.add_argument("--tile", type=int, default=160, help="size of one picture in pixels (default 160)")
 
+    tfds.add(jobs)
+
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
     if args.job == "verify":
         return _verify(args)
+    if args.job == "tfds":
+        return tfds.run(args)
     if args.job == "show":
         from protloc_jax.cli.show_records import show
 
