@@ -36,6 +36,9 @@ __all__ = ["FEATURE", "FORMATS", "PREFIX", "FeatureTable", "feature_columns", "k
 FORMATS = (".h5ad", ".parquet")
 TEXT_FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 PROVENANCE = "provenance"
+# In Parquet also a column, only for simulated images: other tools drop the provenance and keep the columns, and what is
+# synthetic must go on saying so.
+SOURCE, SOURCE_COLUMN = "data_source", "protloc_source"
 LABEL_SEPARATOR = ";"
 
 
@@ -167,6 +170,8 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
     import pyarrow.parquet as pq
 
     columns = {PREFIX + str(c): pa.array(table.obs[c].tolist()) for c in table.obs}
+    if table.uns.get(SOURCE):
+        columns[PREFIX + SOURCE_COLUMN] = pa.array([str(table.uns[SOURCE])] * len(table.obs))
     features = np.asarray(table.x, np.float32)
     columns |= {name: pa.array(features[:, i]) for i, name in enumerate(_feature_names(features.shape[1]))}
     note = {PROVENANCE: json.dumps(dict(table.uns), sort_keys=True)}
@@ -187,7 +192,8 @@ def _read_parquet(path: Path) -> FeatureTable:
     note = (table.schema.metadata or {}).get(PROVENANCE.encode())
     if note is None:
         return _foreign(x, features, _plain(obs))
-    return FeatureTable(x.astype(np.float32), obs.rename(columns=lambda n: n.removeprefix(PREFIX)), json.loads(note))
+    obs = obs.rename(columns=lambda n: n.removeprefix(PREFIX)).drop(columns=SOURCE_COLUMN, errors="ignore")
+    return FeatureTable(x.astype(np.float32), obs, json.loads(note))
 
 
 def _read_text(path: Path) -> FeatureTable:
@@ -213,8 +219,11 @@ def _foreign(x: np.ndarray, names: list[str], obs: pd.DataFrame) -> FeatureTable
             f"{len(bad)} of {len(names)} features have missing or infinite values: {capped(bad, 5)}. Leave them out, "
             "for example with pycytominer.feature_select(table, operation='drop_na_columns', na_cutoff=0)."
         )
-    scale = {"scale": "standardise"} if is_cellprofiler(names) else {}
-    return FeatureTable(x.astype(np.float32), metadata_of_foreign(obs), scale)
+    uns: dict[str, Any] = {"scale": "standardise"} if is_cellprofiler(names) else {}
+    obs = metadata_of_foreign(obs)
+    if SOURCE_COLUMN in obs:
+        uns[SOURCE] = "; ".join(sorted(set(obs.pop(SOURCE_COLUMN).dropna().astype(str))))
+    return FeatureTable(x.astype(np.float32), obs, uns)
 
 
 def _plain(obs: pd.DataFrame) -> pd.DataFrame:

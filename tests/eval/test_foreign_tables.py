@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from protloc_jax.cli.main import main
-from protloc_jax.eval.features import read
+from protloc_jax.eval.features import FeatureTable, read
+from protloc_jax.studies.overview import synthetic_source
 
 COUNT, AREA = "Cells_Neighbors_NumberOfNeighbors_Adjacent", "Nuclei_AreaShape_Area"
 
@@ -59,7 +60,7 @@ def test_profiles_of_other_tools_are_scored_as_they_are(tmp_path, capsys):
     found = json.loads(scores.read_text())
     assert found["task"]["unit"] == "gene"
     assert found["systems"]["a"]["features"] == 3
-    # Two of three features tell the class; the third is noise. Without one scale, it would be all that counts (0.3).
+    # Two of three features tell the class; the third is noise. Without one scale, it would be all that counts (0.19).
     assert found["systems"]["a"]["knn"]["macro_f1"]["estimate"] > 0.85
     assert found["systems"]["a"]["scale"] == "standardise"
     assert found["systems"]["a"] == found["systems"]["b"], "CSV and Parquet say the same"
@@ -95,3 +96,21 @@ def test_missing_values_name_the_features(tmp_path):
     cut.write_bytes(gzip.compress(table.to_csv().encode())[:200])
     with pytest.raises(ValueError, match=r"cut\.csv\.gz: not a usable feature table"):
         read(cut)
+
+
+def test_synthetic_images_stay_synthetic_when_another_tool_drops_the_provenance(tmp_path):
+    obs = pd.DataFrame({"id": ["a", "b"], "split": ["train", "test"]})
+    ours = FeatureTable(
+        np.eye(2, dtype=np.float32), obs, {"data_source": "simulated opencell, difficulty hard, seed 0"}
+    )
+    same = read(ours.write(tmp_path / "ours.parquet"))
+    assert (list(same.obs), same.uns) == (["id", "split"], ours.uns)
+    frame = pd.read_parquet(tmp_path / "ours.parquet")
+    for name in ("other.parquet", "other.csv"):
+        (frame.to_parquet if name.endswith("t") else frame.to_csv)(tmp_path / name, index=False)
+        other = read(tmp_path / name)
+        assert (list(other.obs), other.uns) == (["id", "split"], {"data_source": ours.uns["data_source"]})
+        assert synthetic_source({"a": other}).startswith("simulated opencell")
+    FeatureTable(ours.x, obs, {"data_source": ""}).write(tmp_path / "real.parquet")
+    assert list(pd.read_parquet(tmp_path / "real.parquet"))[:2] == ["Metadata_id", "Metadata_split"]
+    assert pd.read_parquet(tmp_path / "real.parquet").shape[1] == 4
