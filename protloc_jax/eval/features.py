@@ -169,7 +169,7 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {PREFIX + str(c): pa.array(table.obs[c].tolist()) for c in table.obs}
+    columns = {PREFIX + str(c): pa.array(table.obs[c].tolist(), from_pandas=True) for c in table.obs}
     if table.uns.get(SOURCE):
         columns[PREFIX + SOURCE_COLUMN] = pa.array([str(table.uns[SOURCE])] * len(table.obs))
     features = np.asarray(table.x, np.float32)
@@ -201,7 +201,8 @@ def _read_text(path: Path) -> FeatureTable:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"  # the name does not tell: pycytominer writes plain text to .csv.gz too
     how: dict[str, Any] = {"sep": "\t" if ".tsv" in path.suffixes else ",", "compression": "gzip" if packed else None}
-    how["float_precision"] = "round_trip"
+    if int(pd.__version__.split(".")[0]) < 3:
+        how["float_precision"] = "round_trip"  # later versions read every number exactly, and warn of this word
     names = list(pd.read_csv(path, nrows=0, **how).columns)
     meta = [n for n in names if n.startswith(PREFIX)]
     blank = {n: ["", "NA", "NaN", "nan"] for n in names if n not in meta}
