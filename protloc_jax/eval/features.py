@@ -201,12 +201,14 @@ def _read_text(path: Path) -> FeatureTable:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"  # the name does not tell: pycytominer writes plain text to .csv.gz too
     how: dict[str, Any] = {"sep": "\t" if ".tsv" in path.suffixes else ",", "compression": "gzip" if packed else None}
-    if int(pd.__version__.split(".")[0]) < 3:
-        how["float_precision"] = "round_trip"  # later versions read every number exactly, and warn of this word
-    names = list(pd.read_csv(path, nrows=0, **how).columns)
-    meta = [n for n in names if n.startswith(PREFIX)]
-    blank = {n: ["", "NA", "NaN", "nan"] for n in names if n not in meta}
-    frame = pd.read_csv(path, dtype=dict.fromkeys(meta, str), keep_default_na=False, na_values=blank, **how)
+    how["float_precision"] = "round_trip"
+    with warnings.catch_warnings():
+        # pandas 3.1 reads numbers exactly without the word, and warns of it.
+        warnings.filterwarnings("ignore", "The 'float_precision' argument is deprecated")
+        names = list(pd.read_csv(path, nrows=0, **how).columns)
+        meta = [n for n in names if n.startswith(PREFIX)]
+        blank = {n: ["", "NA", "NaN", "nan"] for n in names if n not in meta}
+        frame = pd.read_csv(path, dtype=dict.fromkeys(meta, str), keep_default_na=False, na_values=blank, **how)
     features = feature_columns(frame)
     return _foreign(frame[features].to_numpy(np.float64), features, _plain(frame.drop(columns=features)))
 
