@@ -38,7 +38,7 @@ def add(jobs: Any) -> None:
         "--beam-option", action="append", default=[], metavar="NAME=VALUE", help="an option of the Beam runner"
     )
     parser.add_argument("--restart", action="store_true", help="write over other data under this name")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar while raw images are checked")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         beam_runner=args.beam,
         beam_options=[f"--{option}" for option in args.beam_option],
         restart=args.restart,
+        progress=not args.quiet,
     )
     split = data.manifest.table["split"].iloc[0]
     print(f"{directory}: {tfds_builder.description_of(data)}")

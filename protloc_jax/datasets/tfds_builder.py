@@ -10,14 +10,14 @@ An example holds `image`, `id` (bytes), `row` (row of the manifest), and where t
 (class numbers), `label` (single-label sets; -1 for none) and `groups` (one value a column, None where missing). The
 splits are the manifest's, in its order. `builder.info.metadata` holds channels, pixel size and the data's digest.
 
-What TFDS 4.9.10 does without TensorFlow, found by trying it (tests hold what can be tested):
+What TFDS 4.9.10 does without TensorFlow, found by trying it:
 - It writes and reads ArrayRecord, slices of splits and all features used here. Nothing imports TensorFlow.
 - `features.Image` cannot encode, knows at most four channels, and reads 16 bit only with OpenCV; hence plain tensors.
 - `GeneratorBasedBuilder` moves to temporary files above 1000 MiB a split, by TensorFlow's file layer, and so fails.
   `ShardBasedBuilder`, used here, writes shard by shard in a given order and has no such limit; it holds the decoded
   examples of the shard being written, so shards are cut at 256 MiB of pixels.
-- `as_dataset` and `tfds.load` (tf.data) and the `tfds` command line need TensorFlow, also for ArrayRecord; arrays read
-  are read-only; text comes back as bytes.
+- `as_dataset`, `tfds.load` and the `tfds` command line (so `tfds build`) need TensorFlow; `data_source` is the way to
+  read. Arrays that it gives are read-only, text is bytes.
 - Writing goes to a local or mounted file system.
 
 Apache Beam (extra `beam`): with `beam_runner` every shard is made by a worker, straight from the raw images where the
@@ -31,18 +31,21 @@ import contextlib
 import importlib.util
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from protloc_jax.data.manifest import capped
+from protloc_jax.data.packing_progress import Progress
 from protloc_jax.datasets.image_set import ImageSet
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.tfds_examples import ShardExamples, description_of, features_of, metadata_of, shards_of
 
 VERSION = "1.0.0"
+Examples = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -54,6 +57,7 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(VERSION)
     shard_size = 0  # examples a shard; 0 = as many as hold 256 MiB of pixels
+    advance: Callable[[int], None] | None = None  # called for every example that is written in this process
     url_infos = None  # nothing is downloaded; TFDS would look for checksums with a package that it does not require
 
     def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
@@ -74,10 +78,14 @@ class ImageSetBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict(metadata_of(data)),
         )
 
-    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[ShardExamples]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Examples]]:
         shards = shards_of(self.image_set(), shard_size=self.shard_size)
-        only = self.__dict__.get("_only_split")
-        return shards if only is None else {only: shards[only]}
+        advance, only = self.advance, self.__dict__.get("_only_split")
+        return {
+            split: [shard if advance is None else partial(_counted, shard, advance) for shard in own]
+            for split, own in shards.items()
+            if only in (None, split)
+        }
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         # One split at a time: TFDS runs one Beam pipeline again for each split, with the splits before it.
@@ -122,12 +130,14 @@ def write(
     beam_runner: str = "",
     beam_options: Sequence[str] = (),
     restart: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Write `out/NAME/1.0.0/` and return it; a folder that already holds the same data is left as it is.
 
     beam_runner   "" writes here; "DirectRunner", "FlinkRunner", ... write with Apache Beam
     beam_options  the runner's options, such as "--direct_num_workers=4"
     restart       write again over other data under this name
+    progress      a bar on standard error; not with Beam, whose workers have none
     Raises DatasetError where other data is there, for content TFDS cannot hold, and where Beam is not installed.
     """
     builder = builder_of(data, out, name=name, shard_size=shard_size)
@@ -143,9 +153,17 @@ def write(
     mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if restart else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
     beam = _beam(beam_runner, beam_options) if beam_runner else {}
     config = tfds.download.DownloadConfig(download_mode=mode, try_download_gcs=False, **beam)
-    with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloading; nothing is downloaded
-        builder.download_and_prepare(download_config=config)
+    with Progress(progress and not beam, "writing", 0, data.manifest.n) as bar:
+        builder.advance = None if beam else bar.advance
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloading; nothing is downloaded
+            builder.download_and_prepare(download_config=config)
     return directory
+
+
+def _counted(shard: ShardExamples, advance: Callable[[int], None]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for example in shard():
+        yield example
+        advance(1)
 
 
 def fit_name(name: str) -> str:

@@ -139,8 +139,11 @@ def test_raw_images_and_records_give_the_same_export(tmp_path, capsys):
     packed = tmp_path / "cells"
     assert main([*base, "--out", str(packed), "--quiet"]) == 0
     for source, out in ((packed, "a"), (packed / "folder.json", "b")):
-        assert main(["data", "tfds", str(source), "--out", str(tmp_path / out), "--name", "cells", "--quiet"]) == 0
-    assert 'tfds.data_source("cells", data_dir="' in capsys.readouterr().out
+        assert main(["data", "tfds", str(source), "--out", str(tmp_path / out), "--name", "cells"]) == 0
+        shown = capsys.readouterr()
+        assert 'tfds.data_source("cells", data_dir="' in shown.out
+        assert "Downloading" not in shown.out
+        assert "writing" in shown.err and "5/5" in shown.err
     with records.open(packed) as opened:
         for out in "ab":
             for split, source in tfds.data_source("cells", data_dir=tmp_path / out).items():
