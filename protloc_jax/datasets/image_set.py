@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,9 +63,11 @@ class _OfRecords:
 class _OfFolder:
     images: folder.Images
     masks: folder.Masks | None
+    rows: np.ndarray
 
     def __call__(self, i: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        return self.images(i) if self.masks is None else (self.images(i), self.masks(i))
+        row = int(self.rows[i])
+        return self.images(row) if self.masks is None else (self.images(row), self.masks(row))
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,10 @@ def of_folder(config: FolderConfig, *, workers: int | None = None, progress: boo
     found = folder.prepare(config, workers=workers, progress=progress)
 
     def take(rows: np.ndarray) -> Pixels:
-        masks = found.masks
-        return _OfFolder(
-            replace(found.images, paths=tuple(found.images.paths[int(row)] for row in rows)),
-            None if masks is None else replace(masks, paths=tuple(masks.paths[int(row)] for row in rows)),
-        )
+        # Row numbers stay the data set's; only the paths of these rows travel.
+        images = replace(found.images, paths=_only(found.images.paths, rows))
+        masks = None if found.masks is None else replace(found.masks, paths=_only(found.masks.paths, rows))
+        return _OfFolder(images, masks, rows)
 
     return _checked(config.name or Path(config.path).stem, found.manifest, take, found.source)
 
@@ -126,6 +128,11 @@ def _checked(
     layout = layout_of(first, manifest.channels.names, masks=False)
     parts = (content_digest(manifest), source, hashlib.sha256(split_item(first)[0].tobytes()).hexdigest())
     return ImageSet(name, manifest, layout, take, hashlib.sha256("\n".join(parts).encode()).hexdigest(), synthetic)
+
+
+def _only(paths: Sequence[Any], rows: np.ndarray) -> Any:
+    """Paths that are found by the same row numbers, without those of other rows."""
+    return {row: paths[row] for row in rows.tolist()}
 
 
 def _synthetic(config: SimConfig) -> str:

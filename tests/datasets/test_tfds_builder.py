@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow_datasets as tfds
+import tifffile
 
 from protloc_jax.channels import parse
 from protloc_jax.cli.main import main
@@ -30,7 +31,6 @@ from protloc_jax.simulate import SimConfig
 pytestmark = pytest.mark.filterwarnings("ignore:label.. is deprecated:DeprecationWarning")
 
 NAMES = ("er", "golgi é", "nucleus/rim")
-GOLDEN = Path(__file__).parent.parent / "golden" / "tiny_folder"
 
 
 def image(index: int, dtype: str, channels: int) -> np.ndarray:
@@ -133,8 +133,15 @@ def test_16_bits_are_kept(tmp_path):
 
 
 def test_raw_images_and_records_give_the_same_export(tmp_path, capsys):
-    """A folder exported straight from its files, by its saved options, and over records."""
-    base = ["data", "pack", "folder", str(GOLDEN / "images"), "--pattern", "{id}_{channel}", "--workers", "0"]
+    """A table of files with masks, of interleaved splits, exported straight by its saved options and over records."""
+    rows = ["id,path,mask,split,labels"]
+    for i in range(5):
+        pixels, mask = image_and_mask(i, "uint16", 2)
+        tifffile.imwrite(tmp_path / f"{i}.tif", pixels.transpose(2, 0, 1), photometric="minisblack")
+        tifffile.imwrite(tmp_path / f"{i}_mask.tif", mask)
+        rows.append(f"c{i},{i}.tif,{i}_mask.tif,{('train', 'val')[i % 2]},golgi")
+    (tmp_path / "cells.csv").write_text("\n".join(rows))
+    base = ["data", "pack", "folder", str(tmp_path / "cells.csv"), "--masks", "mask", "--workers", "0"]
     base += ["--channels", "nucleus,protein"]
     packed = tmp_path / "cells"
     assert main([*base, "--out", str(packed), "--quiet"]) == 0
@@ -148,6 +155,7 @@ def test_raw_images_and_records_give_the_same_export(tmp_path, capsys):
         for out in "ab":
             for split, source in tfds.data_source("cells", data_dir=tmp_path / out).items():
                 check(source, opened, opened.manifest.rows(split))
+        assert opened.info.has_mask and opened.info.dtype == "uint16"
 
 
 def test_simulated_cells_are_a_registered_builder_and_say_synthetic(tmp_path):
