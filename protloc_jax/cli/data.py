@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
-from protloc_jax.cli import simulate_raw
+from protloc_jax.cli import sheet, simulate_raw, tfds
+
+# Jobs with files of their own.
+JOBS = {"sheet": sheet, "tfds": tfds}
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `data` and its own sub-commands."""
-    from protloc_jax.cli import sheet
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.simulate import SimConfig
 
@@ -74,7 +76,8 @@ def add_parser(subparsers: Any) -> None:
         help="contrast from the whole data set (comparable; default) or from each image (dim ones become visible)",
     )
     show.add_argument("--tile", type=int, default=160, help="size of one picture in pixels (default 160)")
-    sheet.add(jobs)
+    for job in JOBS.values():
+        job.add(jobs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,10 +88,8 @@ def run(args: argparse.Namespace) -> int:
         args.out = local_folder(args.out)
     if args.job == "verify":
         return _verify(args)
-    if args.job == "sheet":
-        from protloc_jax.cli import sheet
-
-        return sheet.run(args)
+    if args.job in JOBS:
+        return JOBS[args.job].run(args)
     if args.job == "show":
         from protloc_jax.cli.show_records import show
 

@@ -16,7 +16,7 @@ def add_parser(subparsers) -> None:
         "over held-out groups, class by class, with chance and paired differences. k and the probe's strength are "
         "chosen on validation groups only.",
     )
-    parser.add_argument("tables", nargs="+", metavar="[NAME=]FILE", help="feature tables (.h5ad, .parquet)")
+    parser.add_argument("tables", nargs="+", metavar="[NAME=]FILE", help="feature tables (.h5ad, .parquet, .csv)")
     parser.add_argument("--out", metavar="FILE", help="write all scores as JSON (for `protloc report`)")
     parser.add_argument("--records", metavar="DIR", help="also score hand-made features of these records")
     parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")

@@ -1,7 +1,8 @@
 """Feature tables: one row an image, with its metadata and where the numbers come from.
 
 Written as AnnData (`.h5ad`: X, obs, uns) or Parquet (`Metadata_*` columns first, then `emb_0000`, ...). Every
-evaluation reads this table, so features of another tool can be scored here and ours elsewhere.
+evaluation reads this table, so features of another tool can be scored here and ours elsewhere: `.h5ad` opens in
+scanpy as it is, `.parquet` in pycytominer and copairs, which want the list of `feature_columns`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +20,25 @@ import numpy as np
 import pandas as pd
 
 from protloc_jax.config import nearest
+from protloc_jax.data.manifest import capped
+from protloc_jax.eval.feature_columns import (
+    FEATURE,
+    PREFIX,
+    feature_columns,
+    features_among,
+    is_cellprofiler,
+    metadata_of_foreign,
+)
+from protloc_jax.eval.h5ad_guard import check_h5ad, check_not_pickled
+
+__all__ = ["FEATURE", "FORMATS", "PREFIX", "FeatureTable", "feature_columns", "known_format", "read"]
 
 FORMATS = (".h5ad", ".parquet")
-PREFIX, FEATURE = "Metadata_", "emb_"
+TEXT_FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 PROVENANCE = "provenance"
+# In Parquet also a column, only for simulated images: other tools drop the provenance and keep the columns, and what is
+# synthetic must go on saying so.
+SOURCE, SOURCE_COLUMN = "data_source", "protloc_source"
 LABEL_SEPARATOR = ";"
 
 
@@ -85,17 +102,24 @@ class FeatureTable:
 
 
 def read(path: str | Path) -> FeatureTable:
-    """Read a table written here, or another tool's: `.h5ad` with `obs`, `.parquet` with numeric feature columns.
+    """Read a table written here, or another tool's: AnnData, or Parquet, CSV or TSV as pycytominer writes them.
 
-    In a foreign Parquet file, float columns that do not begin with `Metadata_` are the features. Nothing is
-    unpickled. Raises FileNotFoundError or ValueError naming the file.
+    Of a table without our provenance `feature_columns` says which columns are features, and `metadata_of_foreign` what
+    its plates, wells and rows are called; CellProfiler's features are marked to be standardised before distances.
+    Nothing is unpickled. Raises FileNotFoundError or ValueError naming the file.
     """
-    path = known_format(path)
+    path = Path(path)
+    if not path.name.endswith((*FORMATS, *TEXT_FORMATS)):
+        raise ValueError(f"{path}: a feature table ends in {', '.join(FORMATS)} or {', '.join(TEXT_FORMATS)}.")
     if not path.is_file():
         raise FileNotFoundError(f"feature table {path} does not exist.")
     try:
-        return (_read_h5ad if path.suffix == ".h5ad" else _read_parquet)(path)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        if path.suffix == ".h5ad":
+            check_h5ad(path)
+            return _read_h5ad(path)
+        check_not_pickled(path)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    except (OSError, EOFError, zlib.error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a usable feature table: {error}") from error
 
 
@@ -129,22 +153,25 @@ def _read_h5ad(path: Path) -> FeatureTable:
         warnings.simplefilter("ignore")
         data = anndata.read_h5ad(path)
     x = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)  # type: ignore[union-attr]
-    obs = pd.DataFrame(data.obs).copy()
-    for column in obs.columns:
-        if isinstance(obs[column].dtype, pd.CategoricalDtype):
-            obs[column] = obs[column].astype(obs[column].cat.categories.dtype)
-    if "id" not in obs:
-        obs.insert(0, "id", obs.index.astype(str).to_numpy())
-    return FeatureTable(
-        np.asarray(x, np.float32), obs.reset_index(drop=True), json.loads(data.uns.get(PROVENANCE, "{}"))
-    )
+    obs = _plain(pd.DataFrame(data.obs))
+    if not {"id", f"{PREFIX}id"} & set(obs.columns):
+        obs.insert(0, "id", data.obs.index.astype(str).to_numpy())
+    if PROVENANCE in data.uns:
+        return FeatureTable(np.asarray(x, np.float32), obs, json.loads(data.uns[PROVENANCE]))
+    names = list(map(str, data.var_names))
+    # pycytominer counts metadata that are numbers among the features.
+    meta = [i for i, name in enumerate(names) if name.startswith(PREFIX)]
+    obs = obs.assign(**{names[i]: x[:, i] for i in meta})
+    return _foreign(np.delete(x, meta, axis=1), [name for name in names if not name.startswith(PREFIX)], obs)
 
 
 def _write_parquet(table: FeatureTable, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {PREFIX + str(c): pa.array(table.obs[c].tolist()) for c in table.obs}
+    columns = {PREFIX + str(c): pa.array(table.obs[c].tolist(), from_pandas=True) for c in table.obs}
+    if table.uns.get(SOURCE):
+        columns[PREFIX + SOURCE_COLUMN] = pa.array([str(table.uns[SOURCE])] * len(table.obs))
     features = np.asarray(table.x, np.float32)
     columns |= {name: pa.array(features[:, i]) for i, name in enumerate(_feature_names(features.shape[1]))}
     note = {PROVENANCE: json.dumps(dict(table.uns), sort_keys=True)}
@@ -156,15 +183,59 @@ def _read_parquet(path: Path) -> FeatureTable:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    meta = [n for n in table.column_names if n.startswith(PREFIX)]
-    features = [f.name for f in table.schema if f.name not in meta and pa.types.is_floating(f.type)]
-    if not features:
-        raise ValueError("no feature columns (floating-point numbers whose names do not begin with 'Metadata_').")
-    rest = [n for n in table.column_names if n not in features]
-    obs = table.select(rest).to_pandas().rename(columns=lambda n: n.removeprefix(PREFIX))
-    x = np.stack([table.column(n).to_numpy() for n in features], axis=1).astype(np.float32)
-    uns = json.loads((table.schema.metadata or {}).get(PROVENANCE.encode(), b"{}"))
-    return FeatureTable(x, obs, uns)
+    types = {f.name: f.type for f in table.schema}
+    numbers = {n for n, t in types.items() if pa.types.is_integer(t) or pa.types.is_floating(t)}
+    features = features_among({n: np.dtype(types[n].to_pandas_dtype() if n in numbers else object) for n in types})
+    x = np.stack([table.column(n).to_numpy() for n in features], axis=1)
+    rest = [n for n in table.column_names if n not in set(features) and n != "__index_level_0__"]
+    obs = table.select(rest).replace_schema_metadata().to_pandas()
+    note = (table.schema.metadata or {}).get(PROVENANCE.encode())
+    if note is None:
+        return _foreign(x, features, _plain(obs))
+    obs = obs.rename(columns=lambda n: n.removeprefix(PREFIX)).drop(columns=SOURCE_COLUMN, errors="ignore")
+    return FeatureTable(x.astype(np.float32), obs, json.loads(note))
+
+
+def _read_text(path: Path) -> FeatureTable:
+    """CSV or TSV; metadata stay text, so that plate 0012 keeps its zeros and a gene called NA its name."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"  # the name does not tell: pycytominer writes plain text to .csv.gz too
+    how: dict[str, Any] = {"sep": "\t" if ".tsv" in path.suffixes else ",", "compression": "gzip" if packed else None}
+    how["float_precision"] = "round_trip"
+    with warnings.catch_warnings():
+        # pandas 3.1 reads numbers exactly without the word, and warns of it.
+        warnings.filterwarnings("ignore", "The 'float_precision' argument is deprecated")
+        names = list(pd.read_csv(path, nrows=0, **how).columns)
+        meta = [n for n in names if n.startswith(PREFIX)]
+        blank = {n: ["", "NA", "NaN", "nan"] for n in names if n not in meta}
+        frame = pd.read_csv(path, dtype=dict.fromkeys(meta, str), keep_default_na=False, na_values=blank, **how)
+    features = feature_columns(frame)
+    return _foreign(frame[features].to_numpy(np.float64), features, _plain(frame.drop(columns=features)))
+
+
+def _foreign(x: np.ndarray, names: list[str], obs: pd.DataFrame) -> FeatureTable:
+    """A table of another tool; ValueError names the features with missing values."""
+    x = np.asarray(x, np.float64)
+    bad = [name for name, column in zip(names, x.T, strict=True) if not np.isfinite(column).all()]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(names)} features have missing or infinite values: {capped(bad, 5)}. Leave them out, "
+            "for example with pycytominer.feature_select(table, operation='drop_na_columns', na_cutoff=0)."
+        )
+    uns: dict[str, Any] = {"scale": "standardise"} if is_cellprofiler(names) else {}
+    obs = metadata_of_foreign(obs)
+    if SOURCE_COLUMN in obs:
+        uns[SOURCE] = "; ".join(sorted(set(obs.pop(SOURCE_COLUMN).dropna().astype(str))))
+    return FeatureTable(x.astype(np.float32), obs, uns)
+
+
+def _plain(obs: pd.DataFrame) -> pd.DataFrame:
+    """Categories as their values, rows numbered from 0."""
+    obs = obs.reset_index(drop=True)
+    for column in obs.columns:
+        if isinstance(obs[column].dtype, pd.CategoricalDtype):
+            obs[column] = obs[column].astype(obs[column].cat.categories.dtype)
+    return obs
 
 
 def _feature_names(width: int) -> list[str]:

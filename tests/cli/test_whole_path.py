@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from protloc_jax.cli.main import main
+from protloc_jax.data import read as records_file
+from protloc_jax.eval import embed as rooms
 from protloc_jax.eval.features import read
 
 SMOKE = Path(__file__).parent.parent.parent / "configs" / "smoke.py"
@@ -32,8 +37,6 @@ def made(tmp_path_factory):
 
 def test_features_have_every_record_once_in_order(made):
     table = read(made / "trained.h5ad")
-    from protloc_jax.data import read as records_file
-
     with records_file.open(made / "records") as records:
         assert table.obs["id"].tolist() == list(records.manifest.ids)
         assert table.uns["data_sha256"] == records.info.digest
@@ -43,12 +46,10 @@ def test_features_have_every_record_once_in_order(made):
 
 
 def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypatch):
-    from protloc_jax.eval import embed as room
-
     again = made / "again.parquet"
     arguments = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", str(again)]
     arguments += ["--part", "40", "--batch", "16"]
-    whole, count = room._write_whole, []
+    whole, count = rooms._write_whole, []
 
     def dying(file, x):
         count.append(file)
@@ -57,7 +58,7 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypat
         whole(file, x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(room, "_write_whole", dying)
+        patch.setattr(rooms, "_write_whole", dying)
         assert main(arguments) == 130
     assert [p.name for p in sorted((made / "again.parquet.parts").glob("*.npy"))] == ["part-00000.npy"]
     kept = (made / "again.parquet.parts" / "part-00000.npy").stat().st_mtime_ns
@@ -65,6 +66,55 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypat
     assert (made / "again.parquet.parts" / "part-00000.npy").stat().st_mtime_ns == kept
     assert main(arguments) == 0
     np.testing.assert_array_equal(read(again).x, read(made / "trained.h5ad").x)
+
+
+DYING = """
+import os, signal, sys
+from protloc_jax.cli.main import main
+from protloc_jax.eval import embed
+
+whole = embed._write_whole
+
+def dying(file, x):
+    if file.name == sys.argv[1]:
+        file.with_suffix(".tmp").write_bytes(x.tobytes()[: x.nbytes // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(file, x)
+
+embed._write_whole = dying
+main(sys.argv[2:])
+"""
+
+
+def test_killed_halfway_and_resumed_equals_one_shot(made):
+    """SIGKILL in the middle of writing a part, half of the images done; the same command then ends with every id once,
+    in the records' order, and with the bytes of an embedding that was never interrupted."""
+    out = {name: made / f"{name}.parquet" for name in ("killed", "oneshot")}
+    words = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--batch", "16"]
+    killed = [*words, "--part", "10", "--out", str(out["killed"])]
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, "part-00005.npy", *killed], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    parts = made / "killed.parquet.parts"
+    kept = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.npy")}
+    assert sorted(kept) == [f"part-0000{i}.npy" for i in range(5)], "50 of 102 images"
+    assert (parts / "part-00005.tmp").is_file()
+    assert not out["killed"].exists()
+
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "_encode", lambda *a, real=rooms._encode: asked.append(len(a[2])) or real(*a))
+        assert main(killed) == 0
+    assert asked == [10, 10, 10, 10, 10, 2], "only what was missing is encoded again"
+    assert not parts.exists()
+    assert main([*words, "--out", str(out["oneshot"])]) == 0
+    resumed, oneshot = read(out["killed"]), read(out["oneshot"])
+    with records_file.open(made / "records") as records:
+        assert resumed.obs["id"].tolist() == list(records.manifest.ids)
+    assert resumed.obs["id"].is_unique
+    assert resumed.x.tobytes() == oneshot.x.tobytes()
+    assert out["killed"].read_bytes() == out["oneshot"].read_bytes()
 
 
 def test_scores_and_page(made, capsys):

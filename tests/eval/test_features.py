@@ -53,8 +53,8 @@ def test_a_foreign_parquet_table_is_read(tmp_path):
 
 
 def test_what_cannot_be_used_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\.h5ad or \.parquet"):
-        read(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"ends in \.h5ad, \.parquet or \.csv"):
+        read(tmp_path / "x.npy")
     with pytest.raises(FileNotFoundError, match=r"none\.h5ad"):
         read(tmp_path / "none.h5ad")
     broken = tmp_path / "broken.h5ad"
