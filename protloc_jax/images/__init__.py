@@ -3,11 +3,13 @@
 from protloc_jax.images.assemble import Colour, assemble, assembled_header
 from protloc_jax.images.fit import SizePolicy, fit
 from protloc_jax.images.header import MAX_PIXELS, Header, ImageError, Projection
+from protloc_jax.images.label_image import ColourLabels, read_labels
 from protloc_jax.images.read import Image, header, read
 
 __all__ = [
     "MAX_PIXELS",
     "Colour",
+    "ColourLabels",
     "Header",
     "Image",
     "ImageError",
@@ -18,4 +20,5 @@ __all__ = [
     "fit",
     "header",
     "read",
+    "read_labels",
 ]
