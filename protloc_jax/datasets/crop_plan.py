@@ -62,7 +62,8 @@ class CellRow(NamedTuple):
     row, column   the box's centre, in pixel centres
     border        pixels between the cell and the nearest border of the field
     neighbours    other cells with pixels inside the box
-    coverage      share of the crop that is the cell; `others` the share that is other cells
+    coverage      share of the crop that is the cell
+    others        share of the crop that is other cells, mirrored ones beyond the border (padding=reflect) among them
     nuclei        nuclei in the cell (-1: not known), nucleus_area their pixels
     """
 

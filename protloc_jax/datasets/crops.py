@@ -186,8 +186,8 @@ def prepare(
     """Read every label image (or segment every field), place every box and apply the filters; nothing is written.
 
     fields  a `folder` configuration, or a folder of records
-    Raises DatasetError naming everything that is wrong, FileNotFoundError where a path does not exist, RuntimeError
-    where a watershed is asked for without scikit-image.
+    Raises DatasetError naming everything that is wrong, FileNotFoundError where a path does not exist,
+    SegmentationUnavailable where a watershed is asked for without scikit-image.
     """
     segment = segment or SegmentConfig()
     count = default_workers() if workers is None else workers

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from protloc_jax.config import ConfigError
 from protloc_jax.datasets.problems import DatasetError
 
-_TEXT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|um|µm|μm)?(2|\^2|²)?\s*")
+_TEXT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?:(px|um|µm|μm)(2|\^2|²)?)?\s*")
 
 
 class Measure(NamedTuple):
