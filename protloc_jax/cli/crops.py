@@ -42,6 +42,9 @@ def add(jobs: Any) -> None:
         FolderConfig,
         skip=_NOT_FOR_CROPS,
     )
+    parser.add_argument(
+        "--masks-out", metavar="DIR", help="also write the watershed's label images there, to look at and to mend"
+    )
     parser.add_argument("--check-only", action="store_true", help="check and count everything and write nothing")
     parser.add_argument("--out", metavar="DIR", help="folder for the records")
     parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
@@ -62,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     fields = _fields(args, saved)
     if not args.out and not args.check_only:
         raise ValueError("--out DIR is needed (or --check-only).")
-    checked = crops.prepare(fields, crop, segment, workers=args.workers, progress=not args.quiet)
+    checked = crops.prepare(
+        fields, crop, segment, masks_out=args.masks_out, workers=args.workers, progress=not args.quiet
+    )
     for note in checked.notes:
         print(f"note: {note}", file=sys.stderr)
     print(_summary(checked))
@@ -132,6 +137,9 @@ _EXAMPLES = """examples:
   boxes of 1.5 cells, brought to 128 pixels, other cells taken out, at most 20 cells a field:
     protloc data crops fields.csv --channels nucleus,gfp:protein --cells cell_mask --nuclei nucleus_mask \\
         --box scaled --masked others --max-cells 20 --out records/cells
+  masks for crops that one has already (here of yeast, cells found in a cytosol channel):
+    protloc data crops cells.csv --channels gfp:protein,rfp:cytosol --segment nuclei --nucleus-channel rfp \\
+        --select centre --centre field --side 64 --margin 0 --out records/cells
   fields that are records already; no masks, nuclei found by a watershed:
     protloc data crops records/fields --segment nuclei --side 64 --out records/nuclei
 """

@@ -33,12 +33,17 @@ class CropConfig:
         "a label in several unconnected pieces: largest keeps that one, split makes each a cell of its own (for masks "
         "that are only 0 and 1), keep takes all of them as one cell, drop leaves the cell out",
     )
+    select: Literal["all", "centre"] = opt(
+        "all",
+        "all cells, or the one at the centre of the field (the label of its middle pixel, else the commonest within 3 "
+        "pixels): for fields that are single-cell crops already",
+    )
     box: Literal["fixed", "scaled"] = opt("fixed", "fixed: side is the box; scaled: the cell's bounding box x factor")
     side: str = opt("64", "fixed: side of the box, '64' or '20um'")
     factor: float = opt(1.5, "scaled: the box's side over the longer side of the cell's bounding box")
     out_size: int = opt(0, "side of the crops in pixels, resized with antialiasing; 0 = as cut (128 where scaled)")
-    centre: Literal["cell", "nucleus", "box"] = opt(
-        "cell", "the box's centre: centroid of the cell, centroid of its nucleus, or the middle of its bounding box"
+    centre: Literal["cell", "nucleus", "box", "field"] = opt(
+        "cell", "the box's centre: centroid of the cell or of its nucleus, middle of its bounding box, or of the field"
     )
     padding: Literal["reflect", "zero", "drop"] = opt(
         "reflect", "boxes that cross the field's border: reflect, zero, or drop the cell"

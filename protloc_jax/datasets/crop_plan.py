@@ -18,6 +18,7 @@ from protloc_jax.datasets.problems import DatasetError
 # Why cells are left out, in the order in which it is looked for; a cell is listed with the first that applies.
 REASONS = {
     "pieces": "the label lies in several pieces (components=drop)",
+    "not central": "another cell, or none, lies at the field's centre (select=centre)",
     "border": "nearer to the field's border than margin",
     "area": "smaller than min_area or larger than max_area",
     "no nucleus": "no nucleus lies in the cell",
@@ -114,9 +115,12 @@ def plan_field(
         return FieldPlan([], [LeftOut(0, "no cells", "the label image is empty")], 0)
     own = None if nuclei is None else nuclei_of(labels, shapes, nuclei)
     borders = shapes.borders(labels.shape)
+    central = central_label(labels) if config.select == "centre" else 0
     rows: list[CellRow] = []
     for i in range(len(shapes.label)):
         problem = _shape_problem(i, shapes, borders, own, config, sizes)
+        if config.select == "centre" and shapes.label[i] != central:
+            problem = ("not central", f"cell {central} is" if central else "no cell is")
         if problem is None:
             row, problem = _place(i, labels, shapes, borders, own, config, sizes)
             if row is not None and problem is None:
@@ -126,6 +130,17 @@ def plan_field(
     rows, not_drawn = _draw(rows, config, field_id)
     left_out += not_drawn
     return FieldPlan(rows, sorted(left_out, key=lambda x: (x.cell, x.reason)), found)
+
+
+def central_label(labels: np.ndarray) -> int:
+    """The label of the pixel at [H // 2, W // 2]; where that is free, the commonest within 3 pixels (of equals, the
+    lowest); 0 where no cell is so near."""
+    row, column = labels.shape[0] // 2, labels.shape[1] // 2
+    if labels[row, column] > 0:
+        return int(labels[row, column])
+    near = labels[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4]
+    found, counts = np.unique(near[near > 0], return_counts=True)
+    return int(found[np.argmax(counts)]) if len(found) else 0
 
 
 def _shape_problem(
@@ -154,6 +169,8 @@ def _place(
     top, left, bottom, right = shapes.bounds[i]
     if config.centre == "box":
         row, column = (top + bottom - 1) / 2, (left + right - 1) / 2
+    elif config.centre == "field":  # the box of a field's own size is then the field
+        row, column = labels.shape[0] // 2, labels.shape[1] // 2
     else:
         row, column = own.centre[i] if config.centre == "nucleus" and own is not None else shapes.centre[i]
     if config.box == "fixed":

@@ -8,27 +8,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import tifffile
 
 from protloc_jax.config import to_dict
-from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
-from protloc_jax.data.manifest import CORE_COLUMNS, Manifest
+from protloc_jax.data.manifest import Manifest, capped
 from protloc_jax.data.packing_progress import Progress
-from protloc_jax.datasets.cell_labels import cell_id, read_cell_labels
-from protloc_jax.datasets.cell_shapes import tidy
-from protloc_jax.datasets.crop_box import Box, cut_mask, cut_pixels
 from protloc_jax.datasets.crop_config import CropConfig
+from protloc_jax.datasets.crop_cutter import Cutter
 from protloc_jax.datasets.crop_fields import (
     Fields,
     Labels,
@@ -38,7 +34,8 @@ from protloc_jax.datasets.crop_fields import (
     labels_of,
     size_problem,
 )
-from protloc_jax.datasets.crop_plan import CellRow, FieldPlan, Sizes, plan_field, sizes_of
+from protloc_jax.datasets.crop_manifest import cell_manifest
+from protloc_jax.datasets.crop_plan import FieldPlan, Sizes, plan_field, sizes_of
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.inspection import default_workers
 from protloc_jax.datasets.problems import DatasetError, Problems
@@ -46,113 +43,7 @@ from protloc_jax.datasets.watershed import SegmentationUnavailable, SegmentConfi
 from protloc_jax.images import MAX_PIXELS, ImageError
 
 LEFT_OUT_FILE = "left_out.csv"
-OWN_COLUMNS = (
-    "field", "cell", "row", "column", "area", "border", "neighbours", "coverage", "others", "nuclei", "nucleus_area",
-    "box", "manual", "inherited",
-)  # fmt: skip
 _AT_ONCE = 256
-
-
-class _Opened(NamedTuple):
-    """A field with its tidied label image and what masked-out pixels become."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    fill: np.ndarray
-
-
-class _Held(NamedTuple):
-    """A field in work: who reads it, what was read (at most one), and the rows that are still to be cut."""
-
-    lock: threading.Lock
-    opened: list[_Opened]
-    rows: set[int]
-
-
-class Cutter:
-    """(crop [S, S, C], mask [S, S] uint8) of row i. Picklable; safe to call from several threads.
-
-    Rows of one field follow each other, so each field is read (and segmented) once: it is held until all its rows are
-    cut, up to `keep` fields at a time. A worker process holds its own. `reads` counts what was read.
-    """
-
-    def __init__(
-        self, fields: Fields, labels: Labels, crop: CropConfig, sizes: Sizes, plans: list[FieldPlan], keep: int
-    ):
-        self.pixels, self.labels, self.crop, self.sizes, self.keep = fields.pixels, labels, crop, sizes, keep
-        self.names = fields.manifest.ids
-        self.digests = [plan.digest for plan in plans]
-        rows = [row for plan in plans for row in plan.cells]
-        self.cell = np.array([row.cell for row in rows], np.int64)
-        self.box = np.array([row.box for row in rows], np.float64)
-        self.ends = np.cumsum([len(plan.cells) for plan in plans])
-        self._start()
-
-    def _start(self) -> None:
-        self.reads = 0
-        self._lock = threading.Lock()
-        self._held: OrderedDict[int, _Held] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._start()
-
-    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        number = int(np.searchsorted(self.ends, row, side="right"))
-        cell, box = int(self.cell[row]), Box(*self.box[row].tolist())
-        opened = self._field(number)
-        pixels = cut_pixels(
-            opened.pixels,
-            opened.labels,
-            cell,
-            box,
-            self.sizes.out,
-            padding=self.crop.padding,
-            masked=self.crop.masked,
-            fill=opened.fill,
-        )
-        mask = cut_mask(opened.labels, cell, box, self.sizes.out, self.crop.padding)
-        self._done(number, row)
-        return pixels, mask
-
-    def _field(self, number: int) -> _Opened:
-        with self._lock:
-            if number not in self._held:
-                first = int(self.ends[number - 1]) if number else 0
-                self._held[number] = _Held(threading.Lock(), [], set(range(first, int(self.ends[number]))))
-            self._held.move_to_end(number)
-            while len(self._held) > self.keep:
-                self._held.popitem(last=False)
-            held = self._held[number]
-        with held.lock:  # threads that want one field wait for each other, and it is read once
-            if not held.opened:
-                held.opened.append(self._read(number))
-            return held.opened[0]
-
-    def _done(self, number: int, row: int) -> None:
-        with self._lock:
-            held = self._held.get(number)
-            if held is not None:
-                held.rows.discard(row)
-                if not held.rows:
-                    del self._held[number]
-
-    def _read(self, number: int) -> _Opened:
-        with self._lock:
-            self.reads += 1
-        pixels = self.pixels(number)
-        labels, nuclei = self.labels(number, pixels)
-        if digest(labels, nuclei) != self.digests[number]:
-            raise ImageError(f"{self.names[number]}: its masks are not those that were checked; run the command again.")
-        labels, _ = tidy(labels, self.crop.components)
-        fill = np.zeros(pixels.shape[2], pixels.dtype)
-        if self.crop.fill == "background" and self.crop.masked != "none":
-            free = pixels[labels == 0]
-            fill = (np.median(free, 0) if len(free) else pixels.min((0, 1))).astype(pixels.dtype)
-        return _Opened(pixels, labels, fill)
 
 
 @dataclass(frozen=True)
@@ -180,12 +71,16 @@ def prepare(
     crop: CropConfig,
     segment: SegmentConfig | None = None,
     *,
+    masks_out: str | Path | None = None,
     workers: int | None = None,
     progress: bool = False,
 ) -> Crops:
-    """Read every label image (or segment every field), place every box and apply the filters; nothing is written.
+    """Read every label image (or segment every field), place every box and apply the filters; no record is written.
 
-    fields  a `folder` configuration, or a folder of records
+    fields     a `folder` configuration, or a folder of records
+    masks_out  folder for the label images of a watershed, `<id>_cells.tif` and `<id>_nuclei.tif`, to look at and to
+               mend; given as cells='{id}_cells.tif' and label_root they make the same records
+
     Raises DatasetError naming everything that is wrong, FileNotFoundError where a path does not exist,
     SegmentationUnavailable where a watershed is asked for without scikit-image.
     """
@@ -200,11 +95,13 @@ def prepare(
         limits = {"max_pixels": MAX_PIXELS}
     labels = labels_of(found, crop, segment, **limits)
     sizes = sizes_of(crop, found.manifest.um_per_pixel)
+    segment.diameter(found.manifest.um_per_pixel)
     ids = found.manifest.ids
+    folder_of_masks = _masks_folder(masks_out, labels, ids)
     problems = Problems()
     plans: list[FieldPlan] = []
     with Progress(progress, "masks", 0, len(ids)) as bar:
-        for plan in _plans(_Task(found, labels, crop, sizes), len(ids), count):
+        for plan in _plans(_Task(found, labels, crop, sizes, folder_of_masks), len(ids), count):
             if isinstance(plan, str):
                 problems.add("label images", f"{ids[len(plans)]}: {plan}")
                 plan = FieldPlan([], [], 0)
@@ -218,7 +115,9 @@ def prepare(
         shown = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
         raise DatasetError(f"no cell is left to cut out of {len(ids)} field(s): {shown}.")
     notes = list(found.notes) + _notes(plans, found)
-    manifest = _manifest(found.manifest, plans, crop, sizes, left_out, folder, notes)
+    manifest = cell_manifest(
+        found.manifest, plans, crop, sizes, left_out, notes, separator=folder.label_separator if folder else ";"
+    )
     cutter = Cutter(found, labels, crop, sizes, plans, max(4, 2 * count + 1))
     return Crops(
         manifest,
@@ -271,6 +170,7 @@ class _Task:
     labels: Labels
     crop: CropConfig
     sizes: Sizes
+    masks_out: Path | None
 
     def __call__(self, number: int) -> FieldPlan | str:
         """The plan of one field, or what is wrong with its label images."""
@@ -284,8 +184,32 @@ class _Task:
             return str(error)
         if labels.shape != shape[:2]:
             return size_problem((self.labels.files(number) or ("watershed",))[0], labels, shape)
+        if self.masks_out is not None:
+            self._save(number, labels, nuclei)
         plan = plan_field(labels, nuclei, self.crop, self.sizes, self.fields.manifest.ids[number])
         return plan._replace(digest=digest(labels, nuclei))
+
+    def _save(self, number: int, labels: np.ndarray, nuclei: np.ndarray | None) -> None:
+        assert self.masks_out is not None
+        path = self.masks_out / self.fields.manifest.ids[number]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        only_nuclei = self.labels.segment.segment == "nuclei" and self.labels.cells is None
+        found = {"nuclei": labels} if only_nuclei else {"cells": labels, "nuclei": nuclei}
+        for name, one in found.items():
+            if one is not None:
+                tifffile.imwrite(path.with_name(f"{path.name}_{name}.tif"), one, compression="zlib")
+
+
+def _masks_folder(masks_out: str | Path | None, labels: Labels, ids: Sequence[str]) -> Path | None:
+    """The folder for label images. DatasetError for ids that would lead out of it, or where nothing is segmented."""
+    if not masks_out:
+        return None
+    if not labels.needs_pixels:
+        raise DatasetError("masks_out: there are label images already; it keeps those of segment=.")
+    outside = [f"'{name}'" for name in ids if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise DatasetError(f"masks_out: ids that lead out of the folder: {capped(outside)}.")
+    return Path(masks_out)
 
 
 def _plans(task: _Task, n: int, workers: int) -> Iterator[FieldPlan | str]:
@@ -310,64 +234,6 @@ def _notes(plans: list[FieldPlan], fields: Fields) -> list[str]:
     if empty:
         notes.append(f"{empty} of {len(plans)} label images hold no cell.")
     return notes
-
-
-def _manifest(
-    fields: Manifest,
-    plans: list[FieldPlan],
-    crop: CropConfig,
-    sizes: Sizes,
-    left_out: list[tuple[str, int, str, str]],
-    folder: FolderConfig | None,
-    notes: list[str],
-) -> Manifest:
-    """One row a cell: what its field says, and where it lies."""
-    at = np.repeat(np.arange(len(plans)), [len(plan.cells) for plan in plans])
-    rows: list[CellRow] = [row for plan in plans for row in plan.cells]
-    inherited = fields.table.iloc[at].reset_index(drop=True)
-    names = inherited["id"].tolist()
-    columns: dict[str, Any] = {
-        "id": [cell_id(name, row.cell) for name, row in zip(names, rows, strict=True)],
-        **{name: inherited[name] for name in CORE_COLUMNS if name != "id"},
-        "field": pd.Series(names, dtype=object),
-    }
-    for name in CellRow._fields[:-1]:
-        if name in ("nuclei", "nucleus_area") and rows[0].nuclei < 0:
-            continue
-        columns[name] = np.array([getattr(row, name) for row in rows])
-    columns["box"] = np.array([row.box.side for row in rows], np.float64)
-    for name in fields.group_columns:
-        own = name if name not in OWN_COLUMNS else f"{name}_of_field"
-        if own != name:
-            notes.append(f"the fields' column '{name}' is kept as '{own}': '{name}' is the cells' own.")
-        columns[own] = inherited[name]
-    label_names: tuple[str, ...] | None = fields.label_names
-    if crop.cell_labels:
-        gone = [cell_id(name, cell) for name, cell, reason, _ in left_out if cell and reason != "note"]
-        separator = folder.label_separator if folder is not None else ";"
-        manual, more = read_cell_labels(crop.cell_labels, columns["id"], gone, separator=separator)
-        notes += more
-        cells = [manual.get(name, ()) for name in columns["id"]]
-        if crop.cell_labels_as == "labels":
-            columns["inherited"] = pd.Series([separator.join(v) or None for v in columns["labels"]], dtype=object)
-            columns["labels"], label_names = pd.Series(cells, dtype=object), None
-        else:
-            columns["manual"] = pd.Series([separator.join(v) or None for v in cells], dtype=object)
-    return manifests.make(
-        pd.DataFrame(columns),
-        fields.channels,
-        label_names=label_names or None,
-        label_kind=fields.label_kind if label_names else None,
-        um_per_pixel=_um_per_pixel(fields.um_per_pixel, crop, sizes, notes),
-    )
-
-
-def _um_per_pixel(um: float | None, crop: CropConfig, sizes: Sizes, notes: list[str]) -> float | None:
-    if crop.box == "scaled":
-        if um is not None:
-            notes.append("scaled boxes: every crop has its own pixel size, so none is kept; the column 'box' tells it.")
-        return None
-    return None if um is None else um * sizes.side / sizes.out
 
 
 def _source(fields: Fields, crop: CropConfig, segment: SegmentConfig, sizes: Sizes, plans: list[FieldPlan]) -> str:

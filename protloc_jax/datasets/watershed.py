@@ -71,6 +71,10 @@ class SegmentConfig:
         if problems:
             raise ConfigError("\n  ".join(problems))
 
+    def diameter(self, um_per_pixel: float | None) -> float:
+        """The given diameter in pixels; 0 = to be estimated. DatasetError where it needs an unknown pixel size."""
+        return length(self.nucleus_diameter).pixels(um_per_pixel, "nucleus_diameter")
+
     def planes(self, channels: ChannelSet, *, nuclei_given: bool) -> tuple[int | None, int | None]:
         """Positions of the nucleus and the cell channel, None for one that is not needed.
 
@@ -106,7 +110,7 @@ def segment_nuclei(plane: np.ndarray, config: SegmentConfig, *, um_per_pixel: fl
     if plane.min() == plane.max():
         return np.zeros(plane.shape, np.int32)
     light = plane.astype(np.float32)
-    diameter = length(config.nucleus_diameter).pixels(um_per_pixel, "nucleus_diameter") or _diameter(light, config)
+    diameter = config.diameter(um_per_pixel) or _diameter(light, config)
     smoothed = ndimage.gaussian_filter(light, max(0.7, config.smooth * diameter))
     inside = ndimage.binary_fill_holes(smoothed > _threshold(smoothed, config.nucleus_threshold))
     assert inside is not None
@@ -138,12 +142,11 @@ def segment_cells(
     Otsu's threshold and near enough to a nucleus. A nucleus always belongs to its cell.
     """
     light = plane.astype(np.float32)
-    given = length(config.nucleus_diameter).pixels(um_per_pixel, "nucleus_diameter")
     sizes = np.bincount(nuclei.ravel())[1:]
     sizes = sizes[sizes > 0]
     if not len(sizes):
         return np.zeros(plane.shape, np.int32)
-    diameter = given or float(2 * np.sqrt(np.median(sizes) / math.pi))
+    diameter = config.diameter(um_per_pixel) or float(2 * np.sqrt(np.median(sizes) / math.pi))
     smoothed = ndimage.gaussian_filter(light, max(0.7, config.smooth * diameter))
     away = ndimage.distance_transform_edt(nuclei == 0)
     assert isinstance(away, np.ndarray)

@@ -8,7 +8,7 @@ from small_fields import field_labels, nucleus_labels
 
 from protloc_jax.config import ConfigError
 from protloc_jax.datasets.crop_config import CropConfig
-from protloc_jax.datasets.crop_plan import REASONS, plan_field, sizes_of
+from protloc_jax.datasets.crop_plan import REASONS, central_label, plan_field, sizes_of
 from protloc_jax.datasets.watershed import SegmentConfig
 
 
@@ -98,6 +98,22 @@ def test_labels_in_pieces_are_noted_or_dropped():
     assert kept(split) == [1, 2, 5, 9, 10]
     assert split.found == 5
     assert plan(labels, components="keep", margin="0").cells[0].area == 37
+
+
+def test_only_the_cell_at_the_centre_of_fields_that_are_crops():
+    labels = np.zeros((20, 24), np.int32)
+    labels[2:9, 3:12], labels[8:15, 13:20] = 4, 7
+    options = {"select": "centre", "centre": "field", "side": "20", "margin": "0"}
+    assert central_label(labels) == 7  # [10, 12] is free; 7 has more pixels within 3 of it than 4
+    found = plan(labels, **options)
+    assert kept(found) == [7]
+    assert reasons(found) == {4: "not central"}
+    assert found.cells[0].box == (0, 2, 20)
+    labels[10, 12] = 4
+    assert central_label(labels) == 4
+    assert kept(plan(labels, **options, components="keep")) == [4]
+    assert central_label(np.zeros((9, 9), np.int32)) == 0
+    assert central_label(np.pad(labels, 20)[:, :30]) == 0
 
 
 def test_max_cells_is_a_draw_by_address():

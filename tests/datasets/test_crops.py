@@ -23,6 +23,8 @@ from protloc_jax.data import records
 from protloc_jax.datasets import crops, folder, simulated
 from protloc_jax.datasets.crop_box import cut_mask, cut_pixels, fixed_box
 from protloc_jax.datasets.crop_config import CropConfig
+from protloc_jax.datasets.crop_cutter import Cutter
+from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.watershed import SegmentConfig
 from protloc_jax.simulate import SimConfig
 
@@ -116,7 +118,7 @@ def test_an_interrupted_packing_goes_on_with_the_same_bytes(raw, tmp_path, monke
     crop = CropConfig(cells=MASKS, side="12")
     whole = crops.pack(fields_config(raw), crop, tmp_path / "whole", workers=0, shard_size=2)
     prepared = crops.prepare(fields_config(raw), crop, workers=0)
-    call, cut = crops.Cutter.__call__, []
+    call, cut = Cutter.__call__, []
 
     def failing(self, row):
         cut.append(row)
@@ -124,10 +126,10 @@ def test_an_interrupted_packing_goes_on_with_the_same_bytes(raw, tmp_path, monke
             raise KeyboardInterrupt
         return call(self, row)
 
-    monkeypatch.setattr(crops.Cutter, "__call__", failing)
+    monkeypatch.setattr(Cutter, "__call__", failing)
     with pytest.raises(KeyboardInterrupt):
         crops.pack(fields_config(raw), crop, tmp_path / "cut", workers=0, shard_size=2, prepared=prepared)
-    monkeypatch.setattr(crops.Cutter, "__call__", call)
+    monkeypatch.setattr(Cutter, "__call__", call)
     again = crops.prepare(fields_config(raw), crop, workers=0)
     assert crops.pack(fields_config(raw), crop, tmp_path / "cut", workers=0, shard_size=2, prepared=again).digest == (
         whole.digest
@@ -219,8 +221,12 @@ def test_a_watershed_stands_in_for_masks(tmp_path):
     ]
     assert infos[0].digest == infos[1].digest
     true = sum(len(np.unique(simulate.render(config, row).nucleus_labels)) - 1 for row in range(3))
-    found = crops.prepare(tmp_path / "fields", CropConfig(side="48"), segment, workers=0)
+    found = crops.prepare(tmp_path / "fields", CropConfig(side="48"), segment, masks_out=tmp_path / "m", workers=0)
     assert 0.6 * true <= found.found <= 1.4 * true
+    # The masks, written and read again, make the same records.
+    assert len(list((tmp_path / "m").glob("*_nuclei.tif"))) == 3
+    kept = CropConfig(side="48", nuclei="{id}_nuclei.tif", label_root=str(tmp_path / "m"))
+    assert crops.pack(tmp_path / "fields", kept, tmp_path / "kept", workers=0).digest == infos[0].digest
     other = SegmentConfig(segment="nuclei", nucleus_threshold=1.2)
     with pytest.raises(ValueError, match="source"):
         crops.pack(tmp_path / "fields", CropConfig(side="48"), tmp_path / "0", other, workers=0)
@@ -314,9 +320,21 @@ def test_what_excludes_itself(raw):
     assert "exclude each other" in both
     for option in ({"need_nucleus": True}, {"centre": "nucleus"}):
         assert "needs the nuclei" in refusal(fields, CropConfig(cells=MASKS, **option))
+    with pytest.raises(DatasetError, match="there are label images already"):
+        crops.prepare(fields, CropConfig(cells=MASKS), masks_out="m", workers=0)
+    unsized = fields_config(raw, um_per_pixel=0.0)
+    diameter = SegmentConfig(segment="nuclei", nucleus_diameter="9um")
+    assert "nucleus_diameter=9um: the pixel size" in refusal(unsized, CropConfig(), diameter)
     assert "no cell is left to cut out of 3 field(s): area 9, border 3" in refusal(
         fields, CropConfig(cells=MASKS, min_area="1000")
     )
+
+
+def test_masks_are_never_written_outside_of_their_folder(tmp_path):
+    table = write_fields(tmp_path / "raw")
+    table.write_text(table.read_text().replace("f1,f1.tif", "../../evil,f1.tif"))
+    with pytest.raises(DatasetError, match=r"ids that lead out of the folder: '\.\./\.\./evil'"):
+        crops.prepare(fields_config(table), CropConfig(), SegmentConfig(segment="nuclei"), masks_out="m", workers=0)
 
 
 def test_empty_label_images_and_dropped_fields_are_listed(tmp_path):
