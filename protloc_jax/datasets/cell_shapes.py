@@ -34,50 +34,63 @@ class Shapes(NamedTuple):
 
 
 def compact(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers [K] of the objects, rising; [H, W] places: 0 where label <= 0, else 1 + position in `numbers`)."""
+    """(numbers [K] int64 of the objects, rising; [H, W] int32 places: 0 where label <= 0, else 1 + position there)."""
     most = int(labels.max(initial=0))
     positive = np.maximum(labels, 0)
-    if most < _DENSE:
-        present = np.bincount(positive.ravel(), minlength=1) > 0
-        present[0] = False
-        numbers = np.flatnonzero(present)
-    else:
+    if most >= _DENSE:
         numbers = np.unique(positive)
-        numbers = numbers[numbers > 0]
-        return numbers, np.where(positive > 0, np.searchsorted(numbers, positive) + 1, 0)
-    place = np.zeros(most + 1, np.int64)
+        numbers = numbers[numbers > 0].astype(np.int64)
+        return numbers, np.where(positive > 0, np.searchsorted(numbers, positive) + 1, 0).astype(np.int32)
+    present = np.zeros(most + 1, bool)
+    present[positive] = True
+    present[0] = False
+    numbers = np.flatnonzero(present)
+    place = np.zeros(most + 1, np.int32)
     place[numbers] = np.arange(1, len(numbers) + 1)
     return numbers, place[positive]
 
 
 def measure(labels: np.ndarray) -> Shapes:
     """Area, centroid and bounding box of every positive label of a label image [H, W]."""
+    found = _objects(labels)
+    area = np.zeros(len(found), np.int64)
+    centre, bounds = np.zeros((len(found), 2)), np.zeros((len(found), 4), np.int64)
+    for i, (number, (rows, columns)) in enumerate(found):
+        own = labels[rows, columns] == number
+        by_row, by_column = own.sum(1), own.sum(0)
+        area[i] = by_row.sum()
+        centre[i] = [
+            by_row @ np.arange(rows.start, rows.stop) / area[i],
+            by_column @ np.arange(columns.start, columns.stop) / area[i],
+        ]
+        bounds[i] = rows.start, columns.start, rows.stop, columns.stop
+    return Shapes(np.array([number for number, _ in found], np.int64), area, centre, bounds)
+
+
+def _objects(labels: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
+    """(label, bounding box) of every positive label, rising."""
+    if int(labels.max(initial=0)) < _DENSE:
+        return [(i + 1, where) for i, where in enumerate(ndimage.find_objects(labels)) if where is not None]
     numbers, places = compact(labels)
-    count, width = len(numbers), labels.shape[1]
-    at = np.flatnonzero(places)
-    which, rows, columns = places.ravel()[at] - 1, at // width, at % width
-    area = np.bincount(which, minlength=count)
-    sums = [np.bincount(which, weights=v, minlength=count) for v in (rows, columns)]
-    centre = np.stack(sums, 1) / np.maximum(area, 1)[:, None]
-    found = ndimage.find_objects(places)
-    bounds = np.array([[s[0].start, s[1].start, s[0].stop, s[1].stop] for s in found if s], np.int64).reshape(-1, 4)
-    return Shapes(numbers.astype(np.int64), area, centre, bounds)
+    return list(zip(numbers.tolist(), ndimage.find_objects(places), strict=True))
 
 
-def tidy(labels: np.ndarray, components: Components) -> tuple[np.ndarray, list[tuple[int, str]]]:
-    """A label image in which every label is one object by the rule `components`, and (label, what was done) notes.
+def tidy(labels: np.ndarray, components: Components) -> tuple[np.ndarray, int, list[tuple[int, str]]]:
+    """(a label image in which every label is one object by the rule `components`, labels before, notes).
+
+    The notes are (label, what was done) of the labels in several pieces.
 
     Pieces are 8-connected. largest: the smaller pieces become FRAGMENT (of equals, the first in reading order stays).
     split: the largest keeps its number, the others get the next free ones in order of size. keep: nothing changes.
     drop: all pieces become FRAGMENT.
     """
-    numbers, places = compact(labels)
+    found = _objects(labels)
     if components == "keep":
-        return labels, []
+        return labels, len(found), []
     labels = labels.copy()
-    free = int(numbers[-1]) + 1 if len(numbers) else 1
+    free = found[-1][0] + 1 if found else 1
     notes = []
-    for number, where in zip(numbers.tolist(), ndimage.find_objects(places), strict=True):
+    for number, where in found:
         pieces, count = pieces_of(labels[where] == number)
         if count < 2:
             continue
@@ -96,7 +109,7 @@ def tidy(labels: np.ndarray, components: Components) -> tuple[np.ndarray, list[t
         else:
             window[pieces > 0] = FRAGMENT
             notes.append((number, f"{count} pieces of {', '.join(map(str, sizes[order][:5]))} px"))
-    return labels, notes
+    return labels, len(found), notes
 
 
 def pieces_of(inside: np.ndarray) -> tuple[np.ndarray, int]:

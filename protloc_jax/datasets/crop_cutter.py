@@ -110,7 +110,7 @@ class Cutter:
         labels, nuclei = self.labels(number, pixels)
         if digest(labels, nuclei) != self.digests[number]:
             raise ImageError(f"{self.names[number]}: its masks are not those that were checked; run the command again.")
-        labels, _ = tidy(labels, self.crop.components)
+        labels, _, _ = tidy(labels, self.crop.components)
         fill = np.zeros(pixels.shape[2], pixels.dtype)
         if self.crop.fill == "background" and self.crop.masked != "none":
             free = pixels[labels == 0]

@@ -52,7 +52,9 @@ def cell_manifest(
         columns[name] = np.array([getattr(row, name) for row in rows])
     columns["box"] = np.array([row.box.side for row in rows], np.float64)
     for name in fields.group_columns:
-        own = name if name not in OWN_COLUMNS else f"{name}_of_field"
+        own = name
+        while own in OWN_COLUMNS or (own != name and own in fields.group_columns):
+            own += "_of_field"
         if own != name:
             notes.append(f"the fields' column '{name}' is kept as '{own}': '{name}' is the cells' own.")
         columns[own] = inherited[name]

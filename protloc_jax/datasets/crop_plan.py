@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from protloc_jax.datasets.cell_shapes import Nuclei, Shapes, compact, measure, nuclei_of, tidy
+from protloc_jax.datasets.cell_shapes import Nuclei, Shapes, measure, nuclei_of, tidy
 from protloc_jax.datasets.crop_box import CENTRE_CELL, OTHER_CELLS, Box, cut_mask, fixed_box, inside, scaled_box
 from protloc_jax.datasets.crop_config import CropConfig
 from protloc_jax.datasets.lengths import area, length
@@ -105,8 +105,7 @@ def plan_field(
 
     labels  [H, W] int32 as read; nuclei likewise, or None where there are none
     """
-    before = len(compact(labels)[0])
-    labels, notes = tidy(labels, config.components)
+    labels, before, notes = tidy(labels, config.components)
     dropping = config.components == "drop"
     left_out = [LeftOut(label, "pieces" if dropping else "note", text) for label, text in notes]
     shapes = measure(labels)

@@ -40,7 +40,7 @@ def test_an_empty_label_image_and_fragments_have_no_objects():
         shapes = measure(labels)
         assert [len(v) for v in shapes] == [0, 0, 0, 0]
         assert shapes.bounds.shape == (0, 4)
-        assert tidy(labels, "largest")[1] == []
+        assert tidy(labels, "largest")[1:] == (0, [])
 
 
 PIECES = np.array(
@@ -57,25 +57,25 @@ PIECES = np.array(
 
 def test_the_rules_for_a_label_in_several_pieces():
     # 2 is one piece: corners connect.
-    labels, notes = tidy(PIECES, "largest")
+    labels, before, notes = tidy(PIECES, "largest")
     np.testing.assert_array_equal(labels == 5, [[1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0] * 5, [0] * 5, [0] * 5])
     np.testing.assert_array_equal(np.argwhere(labels == FRAGMENT), [[3, 1], [3, 4], [4, 4]])
     assert notes == [(5, "3 pieces; the largest of 3 px is the cell, 3 px are not")]
-    labels, notes = tidy(PIECES, "split")
+    labels, before, notes = tidy(PIECES, "split")
     assert labels[0, 0] == 5
     assert labels[3, 4] == labels[4, 4] == 6
     assert labels[3, 1] == 7
     assert "6 to 7 are new" in notes[0][1]
-    labels, notes = tidy(PIECES, "drop")
+    labels, before, notes = tidy(PIECES, "drop")
     assert set(np.unique(labels)) == {FRAGMENT, 0, 2}
-    labels, notes = tidy(PIECES, "keep")
+    labels, before, notes = tidy(PIECES, "keep")
     np.testing.assert_array_equal(labels, PIECES)
-    assert notes == []
+    assert (before, notes) == (2, [])
     assert PIECES[3, 1] == 5  # the argument is never changed
 
 
 def test_of_equal_pieces_the_first_in_reading_order_stays():
-    labels, _ = tidy(np.array([[0, 0, 4], [0, 0, 0], [4, 0, 0]], np.int32), "largest")
+    labels, _, _ = tidy(np.array([[0, 0, 4], [0, 0, 0], [4, 0, 0]], np.int32), "largest")
     assert labels[0, 2] == 4
     assert labels[2, 0] == FRAGMENT
 

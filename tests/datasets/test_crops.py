@@ -207,8 +207,17 @@ def test_fields_that_are_records_and_simulated_ones_stay_synthetic(tmp_path):
         np.testing.assert_array_equal(
             opened[row], cut_pixels(field.image, field.cell_labels, cell, box, 32, padding="reflect")
         )
-    # Crops can be cut again: they are records like any other.
-    assert simulated.config_of(records.open(tmp_path / "out").info) == config
+    # Crops can be cut again, for they are records like any other.
+    again = CropConfig(cells="{field}.tif", label_root=str(tmp_path / "small"), side="8", margin="0")
+    (tmp_path / "small").mkdir()
+    for name in ids:
+        tifffile.imwrite(tmp_path / "small" / f"{name}.tif", np.pad(np.ones((4, 4), np.uint16), 14))
+    info = crops.pack(tmp_path / "out", again, tmp_path / "again", workers=0)
+    assert simulated.config_of(info) == config
+    with records.open(tmp_path / "again") as twice, records.open(tmp_path / "out") as opened:
+        np.testing.assert_array_equal(twice[3], opened[3][12:20, 12:20])
+        assert twice.manifest.table["field"][3] == opened.manifest.ids[3]
+        assert twice.manifest.table["row_of_field"][3] == opened.manifest.table["row"][3]
 
 
 def test_a_watershed_stands_in_for_masks(tmp_path):
