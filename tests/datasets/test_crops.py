@@ -241,6 +241,31 @@ def test_a_watershed_stands_in_for_masks(tmp_path):
         crops.pack(tmp_path / "fields", CropConfig(side="48"), tmp_path / "0", other, workers=0)
 
 
+def test_one_kind_of_mask_from_files_and_the_other_from_the_watershed(tmp_path):
+    pytest.importorskip("skimage", reason="scikit-image (extra 'segment') is missing")
+    config = SimConfig(preset="opencell", n_proteins=1, fovs_per_protein=2, size=128)
+    simulated.pack(config, tmp_path / "fields", workers=0)
+    true_cells = true_nuclei = 0
+    with records.open(tmp_path / "fields") as fields:
+        for row, name in enumerate(fields.manifest.ids):
+            field = simulate.render(config, row)
+            save_labels(tmp_path / f"{name}_c.tif", field.cell_labels)
+            save_labels(tmp_path / f"{name}_n.tif", field.nucleus_labels)
+            true_cells += len(np.unique(field.cell_labels)) - 1
+            true_nuclei += len(np.unique(field.nucleus_labels)) - 1
+    options = {"label_root": str(tmp_path), "side": "32", "margin": "0"}
+    crop = CropConfig(cells="{id}_c.tif", need_nucleus=True, **options)
+    found = crops.prepare(tmp_path / "fields", crop, SegmentConfig(segment="nuclei"), workers=0)
+    assert found.found == true_cells
+    assert found.manifest.n + found.counts["no nucleus"] == true_cells
+    assert found.manifest.table["nuclei"].min() == 1
+    cells = SegmentConfig(segment="cells", cell_channel="protein")
+    found = crops.prepare(tmp_path / "fields", CropConfig(nuclei="{id}_n.tif", **options), cells, workers=0)
+    assert found.found == true_nuclei
+    assert (found.manifest.table["nuclei"] == 1).all()
+    assert (found.manifest.table["area"] >= found.manifest.table["nucleus_area"]).all()
+
+
 def test_labels_of_single_cells_stand_beside_the_inherited_ones(raw, tmp_path):
     (tmp_path / "cells.csv").write_text("cell_id,label\nf0-c1,dividing\nf1-c9,dead;dividing\nf2-c5,dead\n")
     crop = CropConfig(cells=MASKS, side="12", cell_labels=str(tmp_path / "cells.csv"))
