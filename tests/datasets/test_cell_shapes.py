@@ -98,3 +98,10 @@ def test_nuclei_go_to_the_cell_that_covers_them_whatever_their_numbers():
     assert np.isnan(found.centre[0]).all()
     none = nuclei_of(cells, measure(cells), np.zeros_like(nuclei))
     assert none.number.tolist() == [0, 0, 0]
+
+
+def test_a_nucleus_torn_between_cells_belongs_to_none():
+    cells = np.array([[1, 1, 1, 1, 2, 2, 2, 3, 3]], np.int32)
+    assert nuclei_of(cells, measure(cells), np.ones_like(cells)).number.tolist() == [0, 0, 0]
+    half = np.array([[1, 1, 1, 1, 1, 0, 0, 0, 0]], np.int32)
+    assert nuclei_of(cells, measure(cells), half).number.tolist() == [1, 0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from protloc_jax.datasets import crops, folder, simulated
 from protloc_jax.datasets.crop_box import cut_mask, cut_pixels, fixed_box
 from protloc_jax.datasets.crop_config import CropConfig
 from protloc_jax.datasets.crop_cutter import Cutter
+from protloc_jax.datasets.crop_fields import FolderPixels
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.watershed import SegmentConfig
 from protloc_jax.simulate import SimConfig
@@ -98,7 +100,14 @@ def test_label_images_by_column_and_by_table(raw, tmp_path):
     assert "Did you mean 'where'" in text
 
 
-def test_bytes_do_not_depend_on_workers_and_each_field_is_read_once(raw, tmp_path):
+def test_bytes_do_not_depend_on_workers_and_each_field_is_read_once(raw, tmp_path, monkeypatch):
+    read = FolderPixels.__call__
+
+    def slowly(self, row):  # so that threads meet at one field
+        time.sleep(0.03)
+        return read(self, row)
+
+    monkeypatch.setattr(FolderPixels, "__call__", slowly)
     crop = CropConfig(cells=MASKS, nuclei=NUCLEI, box="scaled", out_size=24, masked="others", fill="background")
     infos = []
     for workers in (0, 3):
