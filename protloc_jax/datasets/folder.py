@@ -42,8 +42,11 @@ class Images:
     corrections: Corrections
 
     def __call__(self, row: int) -> np.ndarray:
-        pixels, _ = self.corrections.image(row, load_image(self.paths[row], self.config).pixels, None)
-        return images.fit(pixels, self.size, self.config.sizes)
+        return images.fit(self.whole(row), self.size, self.config.sizes)
+
+    def whole(self, row: int) -> np.ndarray:
+        """The pixels of row i, corrected, in their own size."""
+        return self.corrections.image(row, load_image(self.paths[row], self.config).pixels, None)[0]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Folder:
     notes    what a user should know although it is no error (left-out files, rare classes, constant channels)
     skipped  (row, why) of the images that `bad_images=drop` dropped
     source   text that changes when the pixels would: how images are read, and a digest of all
+    shapes   (height, width, channels) of every image before it is brought to the common size
     """
 
     manifest: Manifest
@@ -75,6 +79,7 @@ class Folder:
     notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     source: str = ""
+    shapes: tuple[tuple[int, int, int], ...] = ()
 
 
 def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool = False) -> Folder:
@@ -126,6 +131,7 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
         notes,
         [(found.rows[i], " / ".join(texts)) for i, texts in skipped.items()],
         _source(config, size, good, every),
+        tuple(s.shape for s in good if s is not None),
     )
 
 

@@ -13,6 +13,7 @@ from protloc_jax.images.header import (
     is_zarr,
     stored_bytes,
 )
+from protloc_jax.images.label_image import ColourLabels, read_labels
 from protloc_jax.images.read import Image, header, read
 from protloc_jax.images.vendor import VendorSupportMissing
 
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_PIXELS",
     "VENDOR_MAGIC",
     "Colour",
+    "ColourLabels",
     "Header",
     "Image",
     "ImageError",
@@ -34,5 +36,6 @@ __all__ = [
     "header",
     "is_zarr",
     "read",
+    "read_labels",
     "stored_bytes",
 ]
