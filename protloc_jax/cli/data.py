@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
+from protloc_jax.cli.options import add_fields as _add_fields
+from protloc_jax.cli.options import given as _given
 
 
 def add_parser(subparsers: Any) -> None:
     """Add `data` and its own sub-commands."""
+    from protloc_jax.cli import split
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.simulate import SimConfig
 
@@ -68,12 +68,17 @@ def add_parser(subparsers: Any) -> None:
         help="contrast from the whole data set (comparable; default) or from each image (dim ones become visible)",
     )
     show.add_argument("--tile", type=int, default=160, help="size of one picture in pixels (default 160)")
+    split.add(jobs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
     if args.job == "verify":
         return _verify(args)
+    if args.job == "split":
+        from protloc_jax.cli import split
+
+        return split.run(args)
     if args.job == "show":
         from protloc_jax.cli.show_records import show
 
@@ -149,52 +154,6 @@ def _verify(args: argparse.Namespace) -> int:
             print(f"{directory}: {line}")
         good = good and report.ok
     return 0 if good else 1
-
-
-def _add_fields(parser: argparse.ArgumentParser, cls: type, skip: tuple[str, ...] = ()) -> None:
-    """One option a field of a config dataclass; what is not given stays out of the namespace's values (None)."""
-    for key, hint, default, text in configs.describe(cls):
-        if key in skip:
-            continue
-        option = "--" + key.replace("_", "-")
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        text = text.replace("%", "%%") + (f" (default: {shown})" if shown not in ("", "False") else "")
-        if hint is bool:
-            parser.add_argument(option, dest=key, action="store_true", default=None, help=text)
-        elif typing.get_origin(hint) is typing.Literal:
-            words = "{" + ",".join(map(str, typing.get_args(hint))) + "}"
-            parser.add_argument(option, dest=key, default=None, metavar=words, help=text)
-        elif typing.get_origin(hint) is tuple:
-            parser.add_argument(option, dest=key, default=None, action="append", metavar="A,B,...", help=text)
-        else:
-            parser.add_argument(option, dest=key, default=None, metavar=key.upper(), help=text)
-
-
-def _given(args: argparse.Namespace, cls: type) -> Mapping[str, Any]:
-    """The options that were given, by field; texts are parsed by the field's type when the config is made."""
-    values: dict[str, Any] = {}
-    problems = []
-    for field, (key, hint, _, _) in zip(dataclasses.fields(cls), configs.describe(cls), strict=True):
-        value = getattr(args, field.name, None)
-        if value is None:
-            continue
-        if isinstance(value, list):
-            value = [part.strip() for text in value for part in text.split(",") if part.strip()]
-        try:
-            values[key] = _typed(hint, value)
-        except ValueError:
-            shown = ",".join(value) if isinstance(value, list) else value
-            problems.append(f"--{key.replace('_', '-')} {shown}: expected {getattr(hint, '__name__', hint)}.")
-    if problems:
-        raise configs.ConfigError("\n  ".join(problems))
-    return values
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    if isinstance(value, list):
-        kind = typing.get_args(hint)[0]
-        return [kind(part) for part in value]
-    return hint(value) if hint in (int, float) else value
 
 
 _FOLDER_EXAMPLES = """examples:
