@@ -14,7 +14,7 @@ from protloc_jax.cli.options import given as _given
 
 def add_parser(subparsers: Any) -> None:
     """Add `data` and its own sub-commands."""
-    from protloc_jax.cli import split
+    from protloc_jax.cli import quality, split
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.simulate import SimConfig
 
@@ -69,16 +69,17 @@ def add_parser(subparsers: Any) -> None:
     )
     show.add_argument("--tile", type=int, default=160, help="size of one picture in pixels (default 160)")
     split.add(jobs)
+    quality.add(jobs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
     if args.job == "verify":
         return _verify(args)
-    if args.job == "split":
-        from protloc_jax.cli import split
+    if args.job in ("split", "qc"):
+        from protloc_jax.cli import quality, split
 
-        return split.run(args)
+        return {"split": split, "qc": quality}[args.job].run(args)
     if args.job == "show":
         from protloc_jax.cli.show_records import show
 
