@@ -35,10 +35,19 @@ def well_positions(wells: Sequence[str]) -> np.ndarray:
     return np.asarray(found, int).reshape(-1, 2)
 
 
-def plate_shape(positions: np.ndarray) -> tuple[int, int]:
-    """Rows and columns of the smallest usual plate that has all the positions [N, 2]."""
+def plate_shape(positions: np.ndarray, *, wells: int = 0) -> tuple[int, int]:
+    """Rows and columns of a plate that has all the positions [N, 2].
+
+    wells  6, 12, ... 1536, or 0 for the smallest of 96, 384 and 1536 that fits: a few wells in use do not make a small
+           plate, and an edge effect needs the true edge
+    Raises ValueError where a position lies outside.
+    """
     rows, columns = positions.max(axis=0) + 1
-    return next(shape for shape in FORMATS.values() if shape[0] >= rows and shape[1] >= columns)
+    formats = [FORMATS[wells]] if wells else [shape for n, shape in FORMATS.items() if n >= 96]
+    fitting = [shape for shape in formats if shape[0] >= rows and shape[1] >= columns]
+    if not fitting:
+        raise ValueError(f"wells in row {rows} or column {columns} lie outside of a plate of {wells} wells.")
+    return fitting[0]
 
 
 def plate_grid(positions: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

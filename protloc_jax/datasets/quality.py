@@ -20,7 +20,7 @@ from protloc_jax.config import ConfigError, nearest, opt
 from protloc_jax.data.manifest import capped, listed
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.data.records import Records
-from protloc_jax.datasets.plates import robust_z_within
+from protloc_jax.datasets.plates import FORMATS, robust_z_within
 from protloc_jax.datasets.quality_measures import TOP_LEVELS, channel_measures, correlations, count_nuclei, top_counts
 
 FLAGS = {
@@ -40,6 +40,9 @@ class QualityConfig:
 
     plate: str = opt("plate", "column of plates; images are compared with their plate's")
     well: str = opt("well", "column of wells (A01), for plate maps")
+    plate_wells: int = opt(
+        0, "wells of a plate: 6, 12, 24, 48, 96, 384 or 1536; 0 = 96, 384 or 1536, as the names need"
+    )
     reference: tuple[str, ...] = opt(
         (),
         "channels that focus, content and debris are judged by; empty = all without the protein, if there are others",
@@ -67,6 +70,8 @@ class QualityConfig:
         for name in ("max_saturated", "min_foreground"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name}={getattr(self, name)}: a share lies between 0 and 1.")
+        if self.plate_wells and self.plate_wells not in FORMATS:
+            problems.append(f"plate_wells={self.plate_wells}: not one of 0, {', '.join(map(str, FORMATS))}.")
         if self.seed < 0:
             problems.append(f"seed={self.seed}: must be 0 or more.")
         if bool(self.control) != bool(self.positive) or bool(self.control) != bool(self.negative):

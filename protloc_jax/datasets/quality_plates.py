@@ -47,11 +47,12 @@ def by_plate(images: pd.DataFrame, channels: ChannelSet, config: QualityConfig) 
             notes.append(f"{int(absent.sum())} images without plate or well are left out of plate maps.")
         try:
             wells = wells_of(table.loc[~absent], plate=config.plate, well=config.well, measures=measures)
+            shape = plate_shape(np.asarray(wells[["row", "column"]]), wells=config.plate_wells) if len(wells) else None
         except ValueError as error:
+            wells = None
             notes.append(f"no plate maps: {error}")
-    if wells is not None and len(wells):
-        positions = wells[["row", "column"]].to_numpy()
-        shape = plate_shape(positions)
+    if wells is not None and shape is not None:
+        positions = np.asarray(wells[["row", "column"]])
         for name in mapped_measures(measures, channels, config):
             found = edge_effect(
                 wells[name].to_numpy(),

@@ -125,7 +125,7 @@ def _pictures(page: Report, records: Records, images: pd.DataFrame, config: Qual
             row_names=[name.replace("_", " ") for name in rows],
             note=note,
         ),
-        caption="Composites of all channels; contrast from the whole data set, so dim images look dim.",
+        caption="Central squares, all channels together; contrast from the whole data set, so dim images look dim.",
     )
     listed = []
     for name, found in rows.items():
@@ -145,11 +145,14 @@ def _pictures(page: Report, records: Records, images: pd.DataFrame, config: Qual
 
 
 def _composite(records: Records, row: int) -> np.ndarray:
-    """One image as colours [h, w, 3] in [0, 1], thinned to about `_SIDE` pixels."""
-    step = max(1, max(records.info.height, records.info.width) // _SIDE)
+    """The central square of an image as colours [h, w, 3] in [0, 1], thinned to about `_SIDE` pixels."""
+    step = max(1, min(records.info.height, records.info.width) // _SIDE)
     image = records.read(row)
-    height, width = (side // step * step for side in image.shape[:2])
-    small = image[:height, :width].reshape(height // step, step, width // step, step, -1).mean(axis=(1, 3))
+    side = min(image.shape[:2])
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    image = image[top : top + side, left : left + side]
+    n = side // step
+    small = image[: n * step, : n * step].reshape(n, step, n, step, -1).mean(axis=(1, 3))
     limits = np.asarray([(own["p01"], own["p999"]) for own in records.info.intensity.values()], np.float64)
     grey = np.clip((small - limits[:, 0]) / np.maximum(limits[:, 1] - limits[:, 0], 1), 0, 1)
     return np.clip(grey @ colours(records.info.channel_set), 0, 1)
@@ -174,11 +177,13 @@ def _maps(
 ) -> None:
     if plates.wells is None or plates.shape is None:
         return
+    rows, columns = plates.shape
     page.section(
         "Plate maps and edge effects",
-        "The effect is the median of edge wells minus that of interior wells, in robust standard deviations of the "
-        "interior, averaged over plates. p comes from permuting edge and interior within plates, with Holm's "
-        "correction. Trends are rank correlations with the row (from A down) and the column (from 1 on).",
+        f"Plates are taken to have {rows} x {columns} wells. The effect is the median of edge wells minus that of "
+        "interior wells, in robust standard deviations of the interior, averaged over plates. p comes from permuting "
+        "edge and interior within plates, with Holm's correction. Trends are rank correlations with the row (from A "
+        "down) and the column (from 1 on).",
     )
     shown = [
         {

@@ -9,6 +9,7 @@ import pytest
 
 from protloc_jax.channels import parse
 from protloc_jax.cli import data
+from protloc_jax.cli.main import main
 from protloc_jax.config import ConfigError, to_json
 from protloc_jax.data import manifest as manifests
 from protloc_jax.data import split_file
@@ -56,6 +57,16 @@ def test_a_joined_table_filters(manifest):
     found = split_file.read(out)
     assert [i % 3 == 0 for i in range(48)] == (found.parts[0] == 0).tolist()
     assert list(found.about["joined"]) == ["qc.csv"]
+
+
+def test_evaluate_takes_one_way_of_splitting(tmp_path, capsys):
+    for words, message in (
+        (["--split-name", "fold 0"], "--split-name fold 0: needs --split-file"),
+        (["--split-file", "s.parquet", "--split", "k-fold"], "--split-file replaces --split and --leave-out"),
+        (["--split-file", "s.parquet"], "split file s.parquet does not exist"),
+    ):
+        assert main(["evaluate", str(tmp_path / "x.h5ad"), *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_options_that_cannot_be(manifest):

@@ -21,10 +21,16 @@ def test_well_names():
 
 
 @pytest.mark.parametrize(
-    ("wells", "shape"), [(["B03"], (2, 3)), (["H12"], (8, 12)), (["A13"], (16, 24)), (["Q01"], (32, 48))]
+    ("name", "wells", "shape"),
+    [("B03", 0, (8, 12)), ("H12", 0, (8, 12)), ("A13", 0, (16, 24)), ("Q01", 0, (32, 48)), ("B03", 24, (4, 6))],
 )
-def test_plate_formats(wells, shape):
-    assert plates.plate_shape(plates.well_positions(wells)) == shape
+def test_plate_formats(name, wells, shape):
+    assert plates.plate_shape(plates.well_positions([name]), wells=wells) == shape
+
+
+def test_wells_outside_of_the_plate_are_refused():
+    with pytest.raises(ValueError, match="row 5 or column 1 lie outside of a plate of 24 wells"):
+        plates.plate_shape(plates.well_positions(["E01"]), wells=24)
 
 
 def test_grid_averages_doubles_and_leaves_gaps():

@@ -170,6 +170,11 @@ def test_what_is_missing_is_noted_and_what_is_wrong_refused(tmp_path):
             quality.measure(opened, QualityConfig(control="plat", positive=("p",), negative=("q",)))
         with pytest.raises(ConfigError, match="negative: no 'q' in column 'plate'"):
             quality.measure(opened, QualityConfig(control="plate", positive=("p",), negative=("q",)))
+        config = QualityConfig(plate_wells=6, permutations=10)
+        table["well"] = "C07"
+        found = quality_plates.by_plate(table, channels, config)
+        assert found.wells is None and "outside of a plate of 6 wells" in found.notes[-1]
     with pytest.raises(ConfigError, match="out_of_focus=0") as error:
-        QualityConfig(out_of_focus=0, max_saturated=2, control="c")
-    assert "max_saturated" in str(error.value) and "Z' needs" in str(error.value)
+        QualityConfig(out_of_focus=0, plate_wells=100, max_saturated=2, control="c")
+    assert "max_saturated" in str(error.value) and "plate_wells=100" in str(error.value)
+    assert "Z' needs" in str(error.value)
