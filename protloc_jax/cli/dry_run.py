@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
         held = info.load(experiment.data.records)
         channels = held.channel_set.subset(experiment.data.channels)
         shape, depth = (held.height, held.width), 2 if held.dtype == "uint16" else 1
-        from protloc_jax.data import read
+        from protloc_jax.data.loader import open_split
 
-        with read.open(experiment.data.records) as records:
+        with open_split(experiment.data)[0] as records:
             examples = len(records.manifest.rows(experiment.data.split))
     else:
         names = args.channels or ",".join(experiment.data.channels)

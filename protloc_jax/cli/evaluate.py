@@ -24,6 +24,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
     parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
     parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
+    parser.add_argument("--split-file", metavar="FILE", help="splits of `protloc data split`, instead of the above")
+    parser.add_argument(
+        "--split-name", default="", metavar="NAME", help="only this split of the file, or a pattern ('* seed=1')"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap")
     parser.add_argument(
         "--set",
@@ -40,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.cli.tables import print_scores
     from protloc_jax.config import with_overrides
     from protloc_jax.data import read as records_file
+    from protloc_jax.data import split_file
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.baselines import handmade_tables
     from protloc_jax.eval.evaluate import EvaluateConfig
@@ -47,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.studies.overview import score
 
     config = with_overrides(EvaluateConfig(seed=args.seed), args.settings)
+    if args.split_name and not args.split_file:
+        raise ValueError(f"--split-name {args.split_name}: needs --split-file.")
+    if args.split_file and (args.leave_out or args.split != "given"):
+        raise ValueError("--split-file replaces --split and --leave-out; give one of them.")
+    stored = split_file.read(args.split_file) if args.split_file else None
     set_up_compilation_cache()
     tables = {}
     for item in args.tables:
@@ -67,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         folds=args.folds,
         leave_out=args.leave_out,
+        split_file=stored,
+        split_name=args.split_name,
         config=config,
         seed=args.seed,
     )

@@ -77,14 +77,14 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
     import jax
 
     from protloc_jax.cli.periodic_knn import PeriodicKnn
-    from protloc_jax.data import read
+    from protloc_jax.data.loader import open_split
     from protloc_jax.devices import check_divides
     from protloc_jax.telemetry.console import make_console
     from protloc_jax.train.loop import fit
 
     check_divides(experiment.optim.batch, mesh, experiment.optim.accumulation)
     console = make_console(process_index=jax.process_index())
-    with read.open(experiment.data.records) as records:
+    with open_split(experiment.data)[0] as records:
         ids = records.manifest.ids
 
         def describe(number: int) -> dict[str, object]:
@@ -150,7 +150,7 @@ def _facts(loader: Loader) -> DataFacts:
     from protloc_jax.train.resume import DataFacts
 
     info = loader.info
-    return DataFacts(loader.n, loader.channels, info.um_per_pixel, info.name, info.digest)
+    return DataFacts(loader.n, loader.channels, info.um_per_pixel, info.name, loader.digest)
 
 
 def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float:

@@ -1,1 +1,1 @@
-"""Records, sampling and loading. NumPy and Grain only: importing this package leaves jax unloaded."""
+"""Records, splits, sampling and loading. NumPy and Grain only: importing this package leaves jax unloaded."""

@@ -12,12 +12,14 @@ from protloc_jax.config import ConfigError, check_literals, opt
 class DataConfig:
     """Records to train on, the order of the examples, and how many hands decode them.
 
-    Nothing but `records`, `split`, `seed`, `partner` and `balance` changes which examples are seen: threads, worker
-    processes and prefetch depth change only the speed.
+    Nothing but `records`, the split keys, `seed`, `partner` and `balance` changes which examples are seen: threads,
+    worker processes and prefetch depth change only the speed.
     """
 
     records: str = opt("", "folder written by `protloc data pack`")
     split: Literal["train", "val", "test", "all"] = opt("train", "which rows of the manifest: train, val, test or all")
+    split_file: str = opt("", "file of `protloc data split` whose parts replace the manifest's; empty = the manifest's")
+    split_name: str = opt("", "which split of split_file; empty = its only one")
     channels: tuple[str, ...] = opt((), "channel names in the order wanted; empty = all of the records")
     seed: int = opt(0, "seed of the example order; the order is a pure function of (seed, example number)")
     partner: str = opt("", "group column from which each example gets a second image; 'labels' works too; empty = none")
@@ -42,6 +44,8 @@ class DataConfig:
         repeated = sorted({name for name in self.channels if self.channels.count(name) > 1})
         if repeated:
             problems.append(f"channels: repeated {', '.join(repeated)}.")
+        if self.split_name and not self.split_file:
+            problems.append(f"split_name={self.split_name}: needs split_file.")
         if self.seed >= 2**63:
             problems.append(f"seed={self.seed}: must be below 2**63.")
         if problems:

@@ -8,6 +8,7 @@ import numpy as np
 
 from protloc_jax.config import ConfigError, nearest
 from protloc_jax.data import read
+from protloc_jax.data import split_file as split_files
 from protloc_jax.data.batch import Batch
 from protloc_jax.data.config import DataConfig
 from protloc_jax.data.info import RecordsError
@@ -44,7 +45,7 @@ class Loader:
     ):
         if not config.records:
             raise ConfigError("data.records is empty; name a folder written by `protloc data pack`.")
-        records = read.open(config.records)
+        records, self.digest = open_split(config)
         self.config, self.info, self.global_batch, self.start = config, records.info, global_batch, start
         self._chosen, rows, balance, groups = _resolve(config, records)
         _check_sizes(global_batch, process_index, process_count, start, len(rows), config)
@@ -143,6 +144,22 @@ class _Stream:
         return Picks(self.sampler.index(numbers), partner, np.stack([epoch, offset], axis=1).astype(np.int32))
 
 
+def open_split(config: DataConfig) -> tuple[read.Records, str]:
+    """The records of a config, their manifest with the parts of `split_file` where one is named, and a digest of both.
+
+    Raises as `read.open` and `split_file.read` do, and SplitError for a split made for other data.
+    """
+    records = read.open(config.records)
+    if not config.split_file:
+        return records, records.info.digest
+    split = split_files.read(config.split_file)
+    try:
+        records.manifest = split.applied(records.manifest, config.split_name)
+    except split_files.SplitError as error:
+        raise split_files.SplitError(f"{config.split_file}: {error}") from error
+    return records, f"{records.info.digest} split {split.digest} {config.split_name}".rstrip()
+
+
 def _resolve(config: DataConfig, records: read.Records):
     """(channel indices, rows of the split, balance table, group ids); ConfigError names every key that fits nothing."""
     manifest, problems = records.manifest, []
@@ -154,7 +171,8 @@ def _resolve(config: DataConfig, records: read.Records):
     except ValueError as error:
         problems.append(f"data.channels: {error}")
     try:
-        rows = manifest.rows(None if config.split == "all" else config.split)
+        # Rows that a split file leaves unused belong to no part.
+        rows = np.flatnonzero(manifest.table["split"] != "") if config.split == "all" else manifest.rows(config.split)
     except ValueError as error:
         problems.append(f"data.split: {error}")
     for key in ("partner", "balance"):

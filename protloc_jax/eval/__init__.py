@@ -1,1 +1,1 @@
-"""Evaluation: features, hand-made baselines, splits, scores with intervals, k-NN, linear probe, attention maps."""
+"""Evaluation: features, hand-made baselines, scores with intervals, k-NN, linear probe, attention maps."""

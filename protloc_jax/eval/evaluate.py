@@ -18,10 +18,10 @@ import numpy as np
 
 from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.config import nearest as nearest_name
+from protloc_jax.data.splits import Split, leave_one_group_out
 from protloc_jax.eval import knn, outcome, scores, statistics
 from protloc_jax.eval.outcome import Outcome, Task
 from protloc_jax.eval.probe import L2_PATH, nested_probe
-from protloc_jax.eval.splits import Split, leave_one_group_out
 
 ABOUT = ("layer", "pooling", "channel_plan")
 EVALUATORS = ("knn", "probe")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from protloc_jax.data.splits import Split, overlaps
 from protloc_jax.eval import scores
-from protloc_jax.eval.splits import Split, overlaps
 from protloc_jax.eval.statistics import group_sums
 
 Interval = Callable[[np.ndarray], dict[str, Any]]

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from protloc_jax.data.splits import Split
 from protloc_jax.eval import logistic
 from protloc_jax.eval import scores as score
 from protloc_jax.eval.logistic import ClassWeight, ProbeKind
-from protloc_jax.eval.splits import Split
 
 L2_PATH = tuple(float(10.0**e) for e in np.arange(-5, 0.26, 0.75))  # 1e-5 ... 1.8
 _LOGITS = 2**27  # logits solved together (0.5 GB each array); more folds than fit are solved in turns

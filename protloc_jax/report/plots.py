@@ -44,7 +44,7 @@ def bars(
         axes.set_xlim(0, max(1e-3, *high, *values) * 1.14)
         axes.set_xlabel(label)
         _note(axes, note)
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def per_class(
@@ -68,7 +68,7 @@ def per_class(
         axes.set_xlabel(label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(systems)), fontsize=9)
         _note(axes, note)
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str], *, note: str = "") -> bytes:
@@ -90,7 +90,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str], *, note: str = "") -> by
         axes.spines[:].set_visible(False)
         figure.colorbar(picture, ax=axes, shrink=0.6, label="share of the true class")
         _note(axes, note)
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def scatter(xy: np.ndarray, labels: Sequence[str], *, title: str = "", note: str = "") -> bytes:
@@ -111,7 +111,7 @@ def scatter(xy: np.ndarray, labels: Sequence[str], *, title: str = "", note: str
         axes.set_ylabel("UMAP 2")
         axes.set_title(title)
         _note(axes, note)
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def curves(
@@ -132,7 +132,7 @@ def curves(
         if len(series) > 1:
             axes.legend(fontsize=9)
         _note(axes, note)
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def image_grid(
@@ -161,7 +161,7 @@ def image_grid(
                     axes.set_ylabel(row_names[i], rotation=0, ha="right", va="center", fontsize=9)
         if note:
             figure.supxlabel(note, fontsize=8, color="#8a4b00")
-        return _png(figure)
+        return figure_bytes(figure)
 
 
 def _note(axes: Axes, note: str) -> None:
@@ -170,7 +170,8 @@ def _note(axes: Axes, note: str) -> None:
         axes.figure.supxlabel(note, fontsize=8, color="#8a4b00", ha="right", x=0.99)
 
 
-def _png(figure: Figure) -> bytes:
+def figure_bytes(figure: Figure) -> bytes:
+    """A figure as PNG bytes; equal figures give equal bytes."""
     buffer = io.BytesIO()
     # No software or date in the file: equal data give equal bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from protloc_jax.config import nearest
+from protloc_jax.data.manifest import capped
+from protloc_jax.data.split_file import SplitFile, basis_columns
+from protloc_jax.data.splits import Split, k_fold, k_fold_splits
 from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_left_out, evaluate_table
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.outcome import Task
-from protloc_jax.eval.splits import Split, k_fold, k_fold_splits
 
 # Columns that name what must not lie on both sides of a split, the strongest first; the first one present is used.
 UNITS = ("protein", "antibody", "compound", "gene", "field", "well", "id")
@@ -29,6 +32,8 @@ def score(
     split: Literal["given", "k-fold"] = "given",
     folds: int = 5,
     leave_out: str = "",
+    split_file: SplitFile | None = None,
+    split_name: str = "",
     config: EvaluateConfig | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
     seed: int = 0,
@@ -40,6 +45,7 @@ def score(
     label      column of class names (';' between several), `labels` unless another is asked for
     split      "given": the tables' own train, val and test; "k-fold": grouped by `unit`, stratified over labels
     leave_out  column (protein) each value of which is left out in turn, instead of a split
+    split_file splits made before, instead of all these; split_name: which of them (needed where test rows overlap)
     Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
     """
     if not tables:
@@ -62,7 +68,10 @@ def score(
         exclude={name: obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs},
     )
     systems = {name: _system(table, rows) for name, table in aligned.items()}
-    if leave_out:
+    if split_file is not None:
+        task = dataclasses.replace(task, split=_described(split_file, split_name))
+        results = evaluate_table(systems, task, _stored(split_file, split_name, first, obs), config, pairs=pairs)
+    elif leave_out:
         inner = next((obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs), None)
         results = evaluate_left_out(
             systems, task, _column(obs, leave_out), group_name=leave_out, inner_groups=inner, config=config, pairs=pairs
@@ -122,6 +131,26 @@ def _column(obs: pd.DataFrame, name: str) -> np.ndarray:
 def _system(table: FeatureTable, rows: np.ndarray) -> System:
     about = {key: table.uns.get(key, "") for key in ("layer", "pooling", "channel_plan")}
     return System(table.x[rows], about, table.uns.get("scale", "none"))
+
+
+def _stored(file: SplitFile, name: str, table: FeatureTable, obs: pd.DataFrame) -> list[Split]:
+    """Splits of a file as rows of `obs`, the labelled part of the table."""
+    columns = table.obs
+    if "labels" in columns:
+        columns = columns.assign(labels=[tuple(filter(None, str(t).split(";"))) for t in columns["labels"].fillna("")])
+    file.check(list(columns["id"].astype(str)), basis_columns(columns, tuple(file.columns)), unused=False)
+    if not file.pooled(name):
+        raise ValueError(
+            f"images are tested by several splits of this file, so they are scored one by one: name one of "
+            f"{capped(file.names, 40)} (or a pattern of folds, such as '* seed=0')."
+        )
+    return file.splits(list(obs["id"].astype(str)), name)
+
+
+def _described(file: SplitFile, name: str) -> dict[str, str]:
+    found = {"kind": file.config.kind, "grouped by": ", ".join(file.config.by) or "image"}
+    found |= {"name": name} if name else {}
+    return {**found, "seeds": ", ".join(map(str, file.config.seeds)), "split file": file.digest[:16]}
 
 
 def _given(obs: pd.DataFrame) -> list[Split]:

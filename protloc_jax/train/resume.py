@@ -19,9 +19,11 @@ from protloc_jax.views.config import normalisation_of
 
 ITEMS = ("params", "teacher", "buffers", "opt_state")
 COUNTERS = ("step", "examples", "bad_steps", "key")
-# Keys that may change between the parts of one run: they say where and how it is computed, not what.
+# Keys that may change between the parts of one run: they say where and how it is computed, not what (which split of
+# which records is compared by digest).
 FREE = re.compile(
-    r"name|run\.(?!seed$).*|data\.(records|threads|workers|prefetch)|model\.(scan|remat)|optim\.accumulation|views\.rows"
+    r"name|run\.(?!seed$).*|data\.(records|split_file|split_name|threads|workers|prefetch)|model\.(scan|remat)"
+    r"|optim\.accumulation|views\.rows"
 )
 
 

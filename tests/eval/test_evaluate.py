@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from protloc_jax.eval import evaluate, knn, outcome, probe, scores, splits, statistics
+from protloc_jax.data import splits
+from protloc_jax.eval import evaluate, knn, outcome, probe, scores, statistics
 from protloc_jax.eval.evaluate import EvaluateConfig, System
 
 ABOUT = {"layer": "last", "pooling": "cls", "channel_plan": "natural"}

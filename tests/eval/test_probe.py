@@ -8,8 +8,8 @@ from scipy import optimize, special
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from protloc_jax.data.splits import Split
 from protloc_jax.eval import logistic, probe, scores
-from protloc_jax.eval.splits import Split
 
 
 def embeddings(seed, rows=240, dim=12, classes=4, separation=1.0):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from protloc_jax.report import plots
 from protloc_jax.report.html import Report
+from protloc_jax.report.plate_maps import plate_maps, row_name
 
 
 def small_page(synthetic=None):
@@ -74,6 +75,8 @@ def test_write_makes_folders_and_is_reproducible(tmp_path):
         lambda: plots.confusion(np.array([[3, 1], [0, 0]]), ["x", "y"]),
         lambda: plots.scatter(np.random.default_rng(0).normal(size=(30, 2)), ["x"] * 10 + ["y"] * 20),
         lambda: plots.curves({"loss": ([1, 2], [3, 2])}, x_label="step", y_label="loss", levels={"ln K": 3.1}),
+        lambda: plate_maps({"p1": np.arange(96.0).reshape(8, 12)}, label="cells", note="synthetic"),
+        lambda: plate_maps({f"p{i}": np.full((16, 24), i if i else np.nan) for i in range(5)}, label="x"),
         lambda: plots.image_grid([[np.zeros((8, 8)), np.ones((8, 8, 3))], [np.eye(8)]], row_names=["a", "b"]),
     ],
 )
@@ -81,3 +84,15 @@ def test_figures_are_pictures_with_content(draw):
     picture = np.asarray(Image.open(io.BytesIO(draw())).convert("L"))
     assert min(picture.shape) > 100
     assert (picture < 200).mean() > 0.002
+
+
+def test_plate_maps_name_rows_and_colour_wells_by_value():
+    assert [row_name(r) for r in (0, 25, 26, 31)] == ["A", "Z", "AA", "AF"]
+    grid = np.full((8, 12), np.nan)
+    grid[:, :6], grid[:, 6:11] = 0.0, 1.0
+    picture = np.asarray(Image.open(io.BytesIO(plate_maps({"p": grid}, label="x"))).convert("RGB")).reshape(-1, 3)
+    for colour, wells in (((68, 1, 84), 48), ((253, 231, 37), 40), ((228, 231, 234), 8)):
+        share = (np.abs(picture.astype(int) - colour).max(axis=1) <= 2).sum()
+        assert share == pytest.approx(wells * len(picture) * 0.0066, rel=0.25), (colour, share / len(picture))
+    with pytest.raises(ValueError, match="no plates"):
+        plate_maps({}, label="x")

@@ -8,8 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from protloc_jax.eval.evaluate import EvaluateConfig
+from protloc_jax.channels import parse
+from protloc_jax.data import manifest as manifests
+from protloc_jax.data.make_splits import make_splits
+from protloc_jax.data.split_config import SplitConfig
+from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_table
 from protloc_jax.eval.features import FeatureTable
+from protloc_jax.eval.outcome import Task
 from protloc_jax.studies.overview import score
 from protloc_jax.studies.page import build, summary_rows
 
@@ -64,6 +69,45 @@ def test_folds_and_leaving_out():
     assert folds["task"]["test_rows"] == 96
     left = score(tables(), leave_out="protein", config=CONFIG)
     assert len(left["task"]["splits"]) == 24
+
+
+def stored(**options):
+    obs = tables()["good"].obs
+    table = obs.assign(labels=[(v,) for v in obs["labels"]])
+    return make_splits(manifests.make(table, parse("gfp")), SplitConfig(by=("protein",), **options))
+
+
+def test_a_split_file_gives_the_scores_of_its_splits():
+    both = tables()
+    good, file = both["good"], stored(kind="k_fold", folds=4)
+    order = np.random.default_rng(2).permutation(96)
+    mixed = {n: FeatureTable(t.x[order], t.obs.iloc[order].reset_index(drop=True), t.uns) for n, t in both.items()}
+    results = score(mixed, split_file=file, config=CONFIG)
+    assert results["task"]["test_rows"] == 96
+    assert results["task"]["split"]["split file"] == file.digest[:16]
+    assert [s["units_in_several_parts"] for s in results["task"]["splits"]] == [0] * 4
+    hot = good.label_matrix()[0]
+    task = Task(
+        hot, good.label_matrix()[1], "single", good.obs["protein"].to_numpy(), "protein", {}, {"well": good.obs["well"]}
+    )
+    about = {"layer": "", "pooling": "", "channel_plan": ""}
+    plain = evaluate_table({"good": System(good.x, about)}, task, file.splits(), CONFIG)
+    f1 = [r["systems"]["good"]["knn"]["macro_f1"]["estimate"] for r in (results, plain)]
+    assert f1[0] == pytest.approx(f1[1])
+
+
+def test_overlapping_tests_are_scored_one_by_one_and_other_tables_refused():
+    file = stored(kind="fractions", fractions=(0.3, 1.0))
+    with pytest.raises(ValueError, match=r"name one of fraction=0\.3, fraction=1"):
+        score(tables(), split_file=file, config=CONFIG)
+    results = score(tables(), split_file=file, split_name="fraction=0.3", config=CONFIG)
+    assert results["task"]["splits"][0]["rows"]["train"] == len(file.splits(name="fraction=0.3")[0].train) < 24
+    other = {n: FeatureTable(t.x, t.obs.assign(id=[f"x{i}" for i in range(96)])) for n, t in tables().items()}
+    with pytest.raises(ValueError, match=r"made for another manifest \(digest .*\n.*96 ids are not in the data: i0"):
+        score(other, split_file=file, config=CONFIG)
+    relabelled = {n: FeatureTable(t.x, t.obs.assign(protein="P00")) for n, t in tables().items()}
+    with pytest.raises(ValueError, match="column 'protein' differs in 92 rows"):
+        score(relabelled, split_file=file, config=CONFIG)
 
 
 def test_another_label_column():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from protloc_jax.eval import splits
+from protloc_jax.data import splits
 
 
 def proteins(seed, groups=120, labels=8, multi=False):
