@@ -71,6 +71,9 @@ def decode(data: bytes, channels: Sequence[int] | None = None, *, index: int, ou
         out = np.empty(shape, header.dtype)
     elif out.shape != shape or out.dtype != header.dtype:
         raise RecordError(f"holds {shape} {header.dtype} where {out.shape} {out.dtype} was expected.")
+    absent = [channel for channel in chosen if not 0 <= channel < header.channels]
+    if absent:
+        raise RecordError(f"has {header.channels} channels; there is no channel {absent[0]}.")
     for slot, channel in enumerate(chosen):
         header.plane_into(channel, out[..., slot])
     return out

@@ -21,7 +21,8 @@ ITEMS = ("params", "teacher", "buffers", "opt_state")
 COUNTERS = ("step", "examples", "bad_steps", "key")
 # Keys that may change between the parts of one run: they say where and how it is computed, not what.
 FREE = re.compile(
-    r"name|run\.(?!seed$).*|data\.(records|threads|workers|prefetch)|model\.(scan|remat)|optim\.accumulation|views\.rows"
+    r"name|run\.(?!seed$).*|data\.(records|tolerant|max_bad|verify|threads|workers|prefetch)|model\.(scan|remat)"
+    r"|optim\.accumulation|views\.rows"
 )
 
 
