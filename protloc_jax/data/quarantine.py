@@ -4,7 +4,8 @@
     quarantine.csv             one line a damaged record, made of all of these by process 0
 
 A line of the first kind is a pure function of the example it belongs to. The second counts distinct ones, so it does
-not matter how often a run was killed and went back, or by how many processes it was continued.
+not matter how often a run was killed and went back, or by how many processes it was continued. Reading is a few batches
+ahead of training, and what it met there is listed too.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import pytest
 from small_records import pack
 
 from protloc_jax.data.config import DataConfig
-from protloc_jax.data.loader import Loader
+from protloc_jax.data.loader import Loader, WorkerDied
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +95,42 @@ def test_worker_processes_give_the_same_batches_and_leave_nothing(config: DataCo
 
 
 def test_a_killed_worker_is_named_within_ten_seconds(config: DataConfig) -> None:
+    shared = set(os.listdir("/dev/shm"))
     with Loader(replace(config, workers=1, threads=1), global_batch=6) as loader:
         next(loader)
         (worker,) = multiprocessing.active_children()
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         began = time.monotonic()
-        with pytest.raises(RuntimeError, match="exit code -9"):
+        with pytest.raises(
+            WorkerDied, match=r"exit code -9\): killed, or out of memory\? Fewer data.workers \(now 1\)"
+        ):
             list(itertools.islice(loader, 20))
         assert time.monotonic() - began < 10
     assert wait_until(lambda: not multiprocessing.active_children(), 10)
+    assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
+
+
+def start_and_stop(config: DataConfig, cycles: int) -> None:
+    """Worker processes closed in the middle, forgotten, and closed before they gave anything."""
+    config = replace(config, workers=1, threads=1)
+    for number in range(cycles):
+        loader = Loader(config, global_batch=6, start=number)
+        if number % 3 < 2:
+            next(loader)
+        if number % 3 == 1:
+            del loader
+            gc.collect()
+        else:
+            loader.close()
+
+
+@pytest.mark.parametrize("cycles", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_starting_and_stopping_leaves_no_process_and_no_shared_memory(config: DataConfig, cycles: int) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    start_and_stop(config, cycles)
+    assert wait_until(lambda: not multiprocessing.active_children(), 10)
+    assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
 
 
 def test_fifty_loaders_leave_no_thread_and_no_open_file(config: DataConfig) -> None:
@@ -144,8 +171,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize("what", ["ctrl-c", "killed", "a worker killed"])
+def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, what: str) -> None:
+    shared = set(os.listdir("/dev/shm"))
     script = tmp_path / "stream.py"
     script.write_text(STREAM)
     command = [sys.executable, str(script), config.records]
@@ -153,12 +181,18 @@ def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, si
         assert process.stdout is not None
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert len(workers) == 2
-        if sign == signal.SIGINT:
-            os.killpg(process.pid, sign)  # as a terminal does: to the workers too
-        else:
+        if what == "ctrl-c":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        elif what == "killed":
             process.kill()
+        else:
+            os.kill(workers[0], signal.SIGKILL)
         ended = wait_until(lambda: process.poll() is not None, 10)
         process.kill()
         assert ended
         assert process.returncode != 0
+        assert process.stderr is not None
+        cause = {"ctrl-c": "KeyboardInterrupt", "killed": "", "a worker killed": "a data worker process died"}[what]
+        assert cause in process.stderr.read().decode()
         assert wait_until(lambda: not any(alive(pid) for pid in workers), 10)
+        assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)

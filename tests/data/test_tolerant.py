@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace as with_
@@ -59,8 +60,7 @@ def refusal(settings: DataConfig, **options) -> tuple[str, int]:
     """The message a stream ends with, and the position it had reached."""
     with Loader(settings, **{"global_batch": BATCH, **options}) as loader:
         with pytest.raises(RecordsError) as caught:
-            for _ in range(100):
-                next(loader)
+            list(itertools.islice(loader, 100))
         return str(caught.value), loader.position
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_index_is_seen_before_the_first_batch(clean: Path, tmp_path: P
     path.write_bytes(bytes(data))
     text, position = refusal(with_(config(directory), tolerant=False))
     assert "00002-of-00004.array_record: 16 records expected" in text and position == 0
-    assert "16 of the 45" in refusal(with_(config(directory)))[0]
+    assert "13 of the 45" in refusal(config(directory))[0]
 
 
 def test_verify_at_open(clean: Path, damaged: Path, tmp_path: Path) -> None:
