@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import multiprocessing
 import os
 import signal
@@ -20,7 +19,7 @@ import pytest
 from small_records import pack
 
 from protloc_jax.data.config import DataConfig
-from protloc_jax.data.loader import Loader, WorkerDied
+from protloc_jax.data.loader import Loader
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +32,12 @@ def wait_until(done, seconds: float) -> bool:
     while not done() and time.monotonic() < deadline:
         time.sleep(0.02)
     return done()
+
+
+def nothing_left(before: set[str]) -> bool:
+    """Whether the shared memory that has come since goes away; what other processes make after this is not counted."""
+    left = set(os.listdir("/dev/shm")) - before
+    return wait_until(lambda: not left & set(os.listdir("/dev/shm")), 15)
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,24 +96,7 @@ def test_worker_processes_give_the_same_batches_and_leave_nothing(config: DataCo
                 assert a.dtype == b.dtype
                 np.testing.assert_array_equal(a, b)
     assert wait_until(lambda: not multiprocessing.active_children(), 10)
-    assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
-
-
-def test_a_killed_worker_is_named_within_ten_seconds(config: DataConfig) -> None:
-    shared = set(os.listdir("/dev/shm"))
-    with Loader(replace(config, workers=1, threads=1), global_batch=6) as loader:
-        next(loader)
-        (worker,) = multiprocessing.active_children()
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        began = time.monotonic()
-        with pytest.raises(
-            WorkerDied, match=r"exit code -9\): killed, or out of memory\? Fewer data.workers \(now 1\)"
-        ):
-            list(itertools.islice(loader, 20))
-        assert time.monotonic() - began < 10
-    assert wait_until(lambda: not multiprocessing.active_children(), 10)
-    assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
+    assert nothing_left(shared)
 
 
 def start_and_stop(config: DataConfig, cycles: int) -> None:
@@ -130,7 +118,7 @@ def test_starting_and_stopping_leaves_no_process_and_no_shared_memory(config: Da
     shared = set(os.listdir("/dev/shm"))
     start_and_stop(config, cycles)
     assert wait_until(lambda: not multiprocessing.active_children(), 10)
-    assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
+    assert nothing_left(shared)
 
 
 def test_fifty_loaders_leave_no_thread_and_no_open_file(config: DataConfig) -> None:
@@ -170,9 +158,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["ctrl-c", "killed", "a worker killed"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "what", ["a worker killed", pytest.param("ctrl-c", marks=SLOW), pytest.param("killed", marks=SLOW)]
+)
 def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, what: str) -> None:
+    """The process ends within ten seconds and says why; neither processes nor shared memory outlive it."""
     shared = set(os.listdir("/dev/shm"))
     script = tmp_path / "stream.py"
     script.write_text(STREAM)
@@ -192,7 +185,11 @@ def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, wh
         assert ended
         assert process.returncode != 0
         assert process.stderr is not None
-        cause = {"ctrl-c": "KeyboardInterrupt", "killed": "", "a worker killed": "a data worker process died"}[what]
+        cause = {
+            "ctrl-c": "KeyboardInterrupt",
+            "killed": "",
+            "a worker killed": "exit code -9): killed, or out of memory? Fewer",
+        }[what]
         assert cause in process.stderr.read().decode()
         assert wait_until(lambda: not any(alive(pid) for pid in workers), 10)
-        assert wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, 10)
+        assert nothing_left(shared)
