@@ -64,7 +64,9 @@ class FolderConfig:
     )
     max_pixels: int = opt(MAX_PIXELS, "refuse files whose header claims more values than this")
     allow_outside: bool = opt(False, "permit absolute paths, '..' and links out of the root in a table")
-    bad_images: Literal["error", "drop"] = opt("error", "unreadable images: error, or drop (listed in skipped.csv)")
+    bad_images: Literal["error", "drop"] = opt(
+        "error", "unreadable images, and single ones of another kind than the rest: error, or drop (see skipped.csv)"
+    )
     max_dropped: float = opt(0.001, "largest share of images that bad_images=drop may drop")
     constant: Literal["error", "keep"] = opt(
         "error", "images of one single value in every channel: error (or dropped), or keep"

@@ -15,7 +15,11 @@ from protloc_jax.datasets.gathered import Gathered
 from protloc_jax.datasets.problems import Problems
 from protloc_jax.datasets.row_images import Seen, look
 
-DROPPABLE = ("missing files", "missing channels", "unreadable images", "constant images")
+MIXED_SIZES = "mixed sizes (sizes=crop, pad or resize brings them to one)"
+DROPPABLE = (
+    *("missing files", "missing channels", "unreadable images", "constant images"),
+    *("number of channels", "mixed bit depths", MIXED_SIZES),
+)
 _AT_ONCE = 4096
 
 
@@ -50,36 +54,35 @@ def _map(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> 
 def _compare(config: FolderConfig, found: Gathered, seen: Sequence[Seen | None], problems: Problems) -> None:
     """What only shows between files: numbers of channels, bit depths, sizes. The most common counts as meant."""
     named = len(config.channel_set)
-    good = [(row, paths, s) for row, paths, s in zip(found.rows, found.paths, seen, strict=True) if s and paths]
-    counts = Counter(s.shape[2] for _, _, s in good)
+    every = zip(range(len(seen)), found.rows, found.paths, seen, strict=True)
+    good = [(number, row, paths, s) for number, row, paths, s in every if s and paths]
+    counts = Counter(s.shape[2] for *_, s in good)
     if len(counts) == 1 and named not in counts:
         problems.add(
             "number of channels",
-            f"every file has {next(iter(counts))} channels (the first is {good[0][1][0]}), but {named} are named: "
+            f"every file has {next(iter(counts))} channels (the first is {good[0][2][0]}), but {named} are named: "
             f"{', '.join(config.channel_set.names)}",
         )
     else:
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.shape[2] != named:
                 which = ", ".join(config.channel_set.names)
-                problems.add(
-                    "number of channels", f"{row}: {paths[0]} has {s.shape[2]} where {named} are named ({which})"
-                )
-    kinds = Counter(s.dtype for _, _, s in good)
+                text = f"{row}: {paths[0]} has {s.shape[2]} where {named} are named ({which})"
+                problems.add("number of channels", text, number)
+    kinds = Counter(s.dtype for *_, s in good)
     if len(kinds) > 1:
         usual = kinds.most_common(1)[0][0]
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.dtype != usual:
-                problems.add("mixed bit depths", f"{row}: {paths[0]} is {s.dtype} where {kinds[usual]} are {usual}")
-    sizes = Counter(s.shape[:2] for _, _, s in good)
+                text = f"{row}: {paths[0]} is {s.dtype} where {kinds[usual]} are {usual}"
+                problems.add("mixed bit depths", text, number)
+    sizes = Counter(s.shape[:2] for *_, s in good)
     if len(sizes) > 1 and config.sizes == "error":
         usual = sorted(sizes, key=lambda z: (-sizes[z], z))[0]
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.shape[:2] != usual:
-                problems.add(
-                    "mixed sizes (sizes=crop, pad or resize brings them to one)",
-                    f"{row}: {paths[0]} is {s.shape[0]} x {s.shape[1]}, {sizes[usual]} are {usual[0]} x {usual[1]}",
-                )
+                text = f"{row}: {paths[0]} is {s.shape[0]} x {s.shape[1]}, {sizes[usual]} are {usual[0]} x {usual[1]}"
+                problems.add(MIXED_SIZES, text, number)
 
 
 def default_workers() -> int:
