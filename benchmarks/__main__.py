@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-for name in ("knn", "probe", "loader", "views", "train_step", "learning"):
+for name in ("simulator", "packing", "knn", "probe", "loader", "views", "train_step", "learning"):
     out = Path("benchmarks/results") / f"{time.strftime('%Y-%m-%d')}-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"== {name} -> {out}", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from protloc_jax import images
+from protloc_jax.data.intensity import constant_channels
 from protloc_jax.datasets.folder_config import FolderConfig
 
 Task = tuple[FolderConfig, tuple[Path, ...] | None, Path | None]
@@ -104,10 +105,9 @@ def _look_at_pixels(config: FolderConfig, paths: tuple[Path, ...], mask: Path | 
     problem = "" if mask is None or covered is None else _mask_problem(mask, covered.shape, pixels.shape)
     if problem:
         return None, "masks", problem
-    flat = pixels.reshape(-1, channels)
-    constant = tuple(int(c) for c in np.flatnonzero((flat == flat[0]).all(0)))
+    constant = constant_channels(pixels)
     if len(constant) == channels and config.constant == "error":
-        value = ", ".join(str(v) for v in flat[0])
+        value = ", ".join(str(v) for v in pixels[0, 0])
         return None, "constant images", f"{paths[0]} has one value everywhere ({value}); constant=keep permits it"
     digest = hashlib.blake2b(pixels.data, digest_size=16)
     digest.update(b"" if covered is None else covered.data)

@@ -44,6 +44,15 @@ def test_no_pixels_no_numbers() -> None:
     assert Histogram(1, np.dtype(np.uint8)).summary(("a",)) == {}
 
 
+def test_one_other_pixel_anywhere_is_not_constant() -> None:
+    """Few pixels are looked at first; the answer is that of all."""
+    for size in (1, 7, 64, 200):
+        for place in {0, 1, size * size // 2, size * size - 1} - ({1} if size == 1 else set()):
+            pixels = np.full((size, size, 2), 9, np.uint16)
+            pixels.reshape(-1, 2)[place, 1] = 8
+            assert constant_channels(pixels) == ((0,) if size > 1 else (0, 1))
+
+
 def test_constant_channels() -> None:
     pixels = image(0, 5, 5, 3)
     assert constant_channels(pixels) == ()
