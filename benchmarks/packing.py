@@ -1,6 +1,6 @@
 """Packing PNG files into records, beside decoding them alone: what packing is limited by.
 
-    python -m benchmarks.packing --out benchmarks/results/packing.json [--images 32] [--rounds 5] [--workers 1 2]
+    python -m benchmarks.packing --out benchmarks/results/packing.json [--images 64] [--rounds 5] [--workers 1 2]
 
 Images of 512 x 512 pixels and 4 channels, one 8-bit PNG a channel (blobs and noise). Sides take turns:
 
@@ -69,7 +69,7 @@ def main() -> None:
     """Measure, print the table and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
@@ -110,7 +110,7 @@ def main() -> None:
         info = records.open(out).info
     rows = []
     for (name, workers), times in wall.items():
-        alone, used = wall["decode", workers], processor["decode", workers]
+        alone, alone_used = wall["decode", workers], processor["decode", workers]
         rows.append(
             {
                 "side": name,
@@ -120,17 +120,16 @@ def main() -> None:
                 "images_per_second": 1000 / statistics.median(times),
                 "decode_share": statistics.median(a / b for a, b in zip(alone, times, strict=True)),
                 "decode_share_of_processor_time": statistics.median(
-                    a / b for a, b in zip(used, processor[name, workers], strict=True)
+                    a / b for a, b in zip(alone_used, processor[name, workers], strict=True)
                 ),
                 "all_ms": times,
             }
         )
         row = rows[-1]
-        print(
-            f"{name:16} {workers} threads  {row['ms_per_image']:6.1f} ms/image"
-            f"  {row['images_per_second']:6.1f} images/s  (processor {row['processor_ms_per_image']:.1f} ms)  decode share {row['decode_share']:.2f}"
-            f" ({row['decode_share_of_processor_time']:.2f} of processor time)"
-        )
+        speed = f"{row['ms_per_image']:6.1f} ms/image  {row['images_per_second']:6.1f} images/s"
+        shares = f"{row['decode_share']:.2f} ({row['decode_share_of_processor_time']:.2f} of processor time)"
+        used = f"processor {row['processor_ms_per_image']:.1f} ms"
+        print(f"{name:16} {workers} threads  {speed}  {used}  decode share {shares}")
     result = {
         "what": "packing PNG files, 4 channels of 512 x 512 uint8",
         "images": args.images,
