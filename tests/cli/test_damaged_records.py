@@ -104,6 +104,18 @@ def test_strict_and_too_many_name_the_record(damaged: Path, tmp_path: Path, caps
     ]
 
 
+def test_repaired_records_go_on_and_changed_ones_do_not(trained: Path, damaged: Path, tmp_path: Path, capsys) -> None:
+    """The digest of a data set is that of what was written: sound files of it are the same data."""
+    manifest = records.open(damaged).manifest
+    records.write(tmp_path / "sound", manifest, image, name="records", shard_size=20, workers=0)
+    assert pretrain(tmp_path / "sound", trained, "run.eval_every=10") == 0
+    manifest.table.at[3, "labels"] = ("er",)
+    records.write(tmp_path / "changed", manifest, image, name="records", shard_size=20, workers=0)
+    capsys.readouterr()
+    assert pretrain(tmp_path / "changed", trained, "run.eval_every=10") == 2
+    assert "content of the records" in capsys.readouterr().err
+
+
 def embed(trained: Path, damaged: Path, out: Path, *more: str) -> int:
     return main(
         ["embed", "--weights", str(trained), "--records", str(damaged), "--out", str(out), "--batch", "16", *more]
