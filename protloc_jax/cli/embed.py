@@ -24,6 +24,15 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--pooling", choices=("cls", "mean", "cls+mean"), default="cls", help="what a feature is")
     parser.add_argument("--size", type=int, default=0, metavar="PX", help="side images are brought to (0: as trained)")
     parser.add_argument("--batch", type=int, default=64, help="images a batch")
+    parser.add_argument(
+        "--bad",
+        choices=("stop", "skip"),
+        default="stop",
+        help="damaged records: stop (default), or leave them out and list them in OUT.skipped.csv",
+    )
+    parser.add_argument(
+        "--max-bad", type=float, default=0.001, metavar="SHARE", help="largest share of images that --bad skip may skip"
+    )
     parser.add_argument("--part", type=int, default=4096, help="images between saved parts")
 
 
@@ -36,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     from protloc_jax.data import read
     from protloc_jax.devices import set_up_compilation_cache
-    from protloc_jax.eval.embed import embed
+    from protloc_jax.eval.embed import embed, skipped_file
     from protloc_jax.eval.load import load, untrained
 
     set_up_compilation_cache()
@@ -44,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         encoder = untrained(args.weights, size=args.size)
     else:
         encoder = load(args.weights, which=args.which, size=args.size)
-    with read.open(args.records) as records:
+    with read.open(args.records, tolerant=args.bad == "skip") as records:
         encoder = encoder.for_channels(records.info.channel_set)
         rows = records.manifest.rows(args.split)
         print(f"weights   {encoder.provenance['weights']} ({encoder.channels})")
@@ -60,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
                 pooling=args.pooling,
                 batch=args.batch,
                 part=args.part,
+                bad=args.bad,
+                max_bad=args.max_bad,
                 progress=lambda done, _: bar.update(task, completed=done),
             )
+    if "left_out" in table.uns:
+        print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0

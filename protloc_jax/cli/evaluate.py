@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"two tables are called '{name}'; give them names: NAME=FILE.")
         tables[name] = read(file)
     if args.records:
-        with records_file.open(args.records) as records:
+        # Rows that were left out for damage are not asked for again; any other damage still stops.
+        left_out = any("left_out" in table.uns for table in tables.values())
+        with records_file.open(args.records, tolerant=left_out) as records:
             wanted = set(next(iter(tables.values())).obs["id"].astype(str))
             rows = [i for i, name in enumerate(records.manifest.ids) if name in wanted]
             tables = {**handmade_tables(records, rows), **tables}

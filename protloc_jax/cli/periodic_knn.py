@@ -30,7 +30,8 @@ class PeriodicKnn:
     """Scores of the teacher's CLS features: validation images against training images, macro-F1 first.
 
     Without validation images, training images against one another, each without itself (the score's name says so).
-    At most `most` images on either side, the same ones every time. Raises ValueError where there is nothing to score.
+    At most `most` images on either side, the same ones every time. With tolerant data, images whose records are damaged
+    are left out and counted as `knn_left_out`. Raises ValueError where there is nothing to score.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class PeriodicKnn:
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
         vit = Vit(experiment.model)
 
-        def encode(params: Any, images: jax.Array) -> jax.Array:
+        def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
             output: Any = vit.apply({"params": params}, prepare(images, how))
-            return output.cls
+            return output.cls, good
 
-        self.encode = jax.jit(encode, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
+        by_example = batch_sharding(mesh)
+        self.encode = jax.jit(encode, in_shardings=(None, by_example, by_example), out_shardings=replicated(mesh))
+        self.on_bad = (lambda record, reason: None) if experiment.data.tolerant else None
 
     @property
     def words(self) -> str:
@@ -85,39 +88,49 @@ class PeriodicKnn:
         """Scores by name, macro-F1 first; {} where `give_up` said so on the way. All processes call it together."""
         params = (state.teacher or state.params)["backbone"]
         rows = np.union1d(self.bank, self.queries)
-        features = self._features(params, rows, give_up)
-        if features is None:
+        encoded = self._features(params, rows, give_up)
+        if encoded is None:
             return {}
-        at = {row: i for i, row in enumerate(rows)}
-        bank, queries = ([at[r] for r in side] for side in (self.bank, self.queries))
+        features, good = encoded
+        left_out = rows[~good]
+        bank_rows, query_rows = (side[~np.isin(side, left_out)] for side in (self.bank, self.queries))
+        if len(bank_rows) < 2 or not len(query_rows):
+            return {}
+        bank, queries = (np.searchsorted(rows, side) for side in (bank_rows, query_rows))
         scores = knn_scores(
             features[bank],
-            self.labels[self.bank],
+            self.labels[bank_rows],
             features[queries],
-            k=self.k,
-            bank_groups=self.groups[self.bank],
-            query_groups=self.groups[self.queries],
+            k=min(self.k, len(bank_rows) - 1),
+            bank_groups=self.groups[bank_rows],
+            query_groups=self.groups[query_rows],
         )
-        targets, found = self.labels[self.queries], decide(scores, kind=self.kind)  # type: ignore[arg-type]
+        targets, found = self.labels[query_rows], decide(scores, kind=self.kind)  # type: ignore[arg-type]
         name = "knn" if self.held_out else "knn_leave_one_out"
         result = {f"{name}_macro_f1": float(macro_f1(targets, found))}
         if self.kind == "single":
             result[f"{name}_accuracy"] = float(accuracy(targets, found))
+        if len(left_out):
+            result["knn_left_out"] = float(len(left_out))
         return result
 
-    def _features(self, params: Any, rows: np.ndarray, give_up: Callable[[], bool]) -> np.ndarray | None:
-        """CLS vectors [rows, D]; each process reads its slice of every batch."""
+    def _features(
+        self, params: Any, rows: np.ndarray, give_up: Callable[[], bool]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """CLS vectors [rows, D] and whether the image could be read [rows]; each process reads its slice of a batch."""
         processes, process = jax.process_count(), jax.process_index()
         own = self.batch // processes
         padded = np.resize(rows, -(-len(rows) // self.batch) * self.batch)
         mine = padded.reshape(-1, processes, own)[:, process].reshape(-1)
         found = []
-        reader = sequential(self.records, mine, own, channels=self.names)
+        reader = sequential(self.records, mine, own, channels=self.names, on_bad=self.on_bad)
         try:
-            for batch, _ in reader:
+            for batch, good in reader:
                 if give_up():
                     return None
-                found.append(np.asarray(self.encode(params, host_to_global(batch.image, self.mesh))))
+                cls, good = self.encode(params, *host_to_global((batch.image, good), self.mesh))
+                found.append((np.asarray(cls), np.asarray(good)))
         finally:
             reader.close()  # type: ignore[attr-defined]
-        return np.concatenate(found)[: len(rows)]
+        features, read = (np.concatenate(part)[: len(rows)] for part in zip(*found, strict=True))
+        return features, read

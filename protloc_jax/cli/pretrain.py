@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,16 @@ exit status:
   0   done
   2   bad input, named in the message
   70  too many non-finite steps in a row; the run directory's bad_steps/ has the examples, --replay looks into one
+  71  a data worker process was killed, or memory ran out; the same command goes on from the last checkpoint
   74  checkpoints could not be written, several times in a row
   75  stopped by SIGTERM or Ctrl-C and saved: the same command goes on (a second signal ends at once, unsaved)
 
 several processes: set PROTLOC_COORDINATOR=host:port PROTLOC_PROCESSES=n PROTLOC_PROCESS=i, or
 PROTLOC_DISTRIBUTED=auto on Slurm, TPU pods and GKE.
 """
+
+
+WORKER_DIED = 71
 
 
 def add_parser(subparsers) -> None:
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     append_cpu_flags()
     from protloc_jax.config import load_file, with_overrides
+    from protloc_jax.data.loader import WorkerDied
     from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.loop import CONFIG_FILE
@@ -70,13 +76,18 @@ def run(args: argparse.Namespace) -> int:
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:
         experiment = _resolved(experiment, loader)
-        return _replay(args, experiment, loader, mesh) if args.replay else _train(args, experiment, loader, mesh)
+        try:
+            return _replay(args, experiment, loader, mesh) if args.replay else _train(args, experiment, loader, mesh)
+        except WorkerDied as error:
+            print(f"protloc pretrain: {error}", file=sys.stderr)
+            return WORKER_DIED
 
 
 def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mesh: Mesh) -> int:
     import jax
 
     from protloc_jax.cli.periodic_knn import PeriodicKnn
+    from protloc_jax.data.durable import size_text
     from protloc_jax.data.loader import open_split
     from protloc_jax.devices import check_divides
     from protloc_jax.telemetry.console import make_console
@@ -89,7 +100,7 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
 
         def describe(number: int) -> dict[str, object]:
             epoch, offset = loader.sampler.example(number)
-            record = loader.sampler.index(number)
+            record = loader.record_of(number)
             return {"epoch": epoch, "offset": offset, "record": record, "id": ids[record]}
 
         knn = None
@@ -98,12 +109,14 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
         flops = _introduce(experiment, loader, mesh, console.line)
         for note in loader.notes:
             console.warn(note)
+        if experiment.data.verify == "open":
+            console.line(f"verify         {size_text(loader.info.bytes)} are compared with their digests before step 1")
         if knn is not None:
             console.line(f"evaluation     {knn.words}, every {experiment.run.eval_every} steps")
         try:
             outcome = fit(
                 experiment,
-                lambda start: _loader(experiment, start),
+                lambda start: _loader(experiment, start, listed=True),
                 _facts(loader),
                 evaluate=knn,
                 describe=describe,
@@ -125,7 +138,8 @@ def _replay(args: argparse.Namespace, experiment: Experiment, loader: Loader, me
     return 0
 
 
-def _loader(experiment: Experiment, start: int) -> Loader:
+def _loader(experiment: Experiment, start: int, *, listed: bool = False) -> Loader:
+    """Batches from an example on; `listed`: the run directory gets the list of damaged records."""
     import jax
 
     from protloc_jax.data.loader import Loader
@@ -136,6 +150,7 @@ def _loader(experiment: Experiment, start: int) -> Loader:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         start=start,
+        quarantine=experiment.run.out if listed else None,
     )
 
 

@@ -17,6 +17,7 @@ class Batch(NamedTuple):
     partner    [B, H, W, C], another image of the same group, or None
     mask       [B, H, W] uint8 (1 = the cell), or None
     cell_line  [B] int32 index into a table of cell-line vectors, or None
+    substituted [B] bool: a damaged record was replaced in this example, or None where damage stops the run
     """
 
     image: Any
@@ -26,3 +27,4 @@ class Batch(NamedTuple):
     partner: Any = None
     mask: Any = None
     cell_line: Any = None
+    substituted: Any = None

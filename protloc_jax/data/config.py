@@ -13,7 +13,8 @@ class DataConfig:
     """Records to train on, the order of the examples, and how many hands decode them.
 
     Nothing but `records`, the split keys, `seed`, `partner` and `balance` changes which examples are seen: threads,
-    worker processes and prefetch depth change only the speed.
+    worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant` replaces the
+    examples that need them, and only those.
     """
 
     records: str = opt("", "folder written by `protloc data pack`")
@@ -25,6 +26,12 @@ class DataConfig:
     partner: str = opt("", "group column from which each example gets a second image; 'labels' works too; empty = none")
     balance: str = opt("", "'labels' or a group column: draw a class, then a member; empty = every image once an epoch")
     mask: bool = opt(False, "also load the cell masks")
+    tolerant: bool = opt(False, "damaged records: stop at the first (false), or substitute, count and list them (true)")
+    max_bad: float = opt(0.001, "with tolerant: largest share of the split that may be damaged before the run stops")
+    verify: Literal["none", "open"] = opt(
+        "none",
+        "open: compare every shard with its digest before the first batch; each record is checked when read anyway",
+    )
     threads: int = opt(2, "decoding threads (a process); 0 decodes in the calling thread")
     workers: int = opt(0, "decoding processes; 0 = threads only, which is faster unless many cores are idle")
     prefetch: int = opt(2, "batches decoded ahead (by each worker process, where there are any)")
@@ -46,6 +53,8 @@ class DataConfig:
             problems.append(f"channels: repeated {', '.join(repeated)}.")
         if self.split_name and not self.split_file:
             problems.append(f"split_name={self.split_name}: needs split_file.")
+        if not 0 <= self.max_bad < 1:
+            problems.append(f"max_bad={self.max_bad}: must lie in [0, 1).")
         if self.seed >= 2**63:
             problems.append(f"seed={self.seed}: must be below 2**63.")
         if problems:

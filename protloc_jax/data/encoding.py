@@ -115,11 +115,13 @@ class Encoder:
             if problem:
                 chunk.problems.append((index, problem))
                 continue
-            if self.counted[index]:
-                histogram.add(pixels)
             constant = constant_channels(pixels)
             if constant:
                 chunk.constant.append((index, constant))
+            # Channel after channel in memory: counting and compressing go plane by plane.
+            pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
+            if self.counted[index]:
+                histogram.add(pixels)
             chunk.records.append(codec.encode(pixels, index, None if mask is None else np.asarray(mask, np.uint8)))
         return chunk
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +15,18 @@ from protloc_jax.data import read
 from protloc_jax.data import split_file as split_files
 from protloc_jax.data.batch import Batch
 from protloc_jax.data.config import DataConfig
+from protloc_jax.data.damage import NOTHING, Damage, Met, named, refuse_too_many
+from protloc_jax.data.durable import sha256
 from protloc_jax.data.info import RecordsError
 from protloc_jax.data.manifest import Manifest, listed
+from protloc_jax.data.quarantine import FILE as QUARANTINE
+from protloc_jax.data.quarantine import Quarantine
 from protloc_jax.data.sampler import Sampler
 from protloc_jax.data.source import ENDLESS, ExampleSource, Picks, Tables, owned, pipeline
+
+
+class WorkerDied(RuntimeError):
+    """A decoding process ended without having been asked to."""
 
 
 class Loader:
@@ -27,10 +39,12 @@ class Loader:
                     whatever the number of hosts, threads or workers and whatever the batch size
     repeat          False stops at the end of the epoch that `start` lies in; `dropped` examples that fill no whole
                     batch stay unseen
+    quarantine      run directory in which the damaged records are listed, with config.tolerant; see `Quarantine`
 
     The stream runs on over the ends of epochs, so that every batch is full. Use as a context manager or call `close`;
     an error closes too. Raises ConfigError listing every bad key at once, FileNotFoundError or RecordsError for
-    the records.
+    the records. Taking a batch raises RecordsError naming shard, row and id of each damaged record in it, with
+    config.tolerant only once there are too many; WorkerDied where a decoding process was killed.
     """
 
     def __init__(
@@ -42,10 +56,12 @@ class Loader:
         process_count: int = 1,
         start: int = 0,
         repeat: bool = True,
+        quarantine: str | Path | None = None,
     ):
         if not config.records:
             raise ConfigError("data.records is empty; name a folder written by `protloc data pack`.")
-        records, self.digest = open_split(config)
+        self._records, self.digest = open_split(config)
+        records = self._records
         self.config, self.info, self.global_batch, self.start = config, records.info, global_batch, start
         self._chosen, rows, balance, groups = _resolve(config, records)
         _check_sizes(global_batch, process_index, process_count, start, len(rows), config)
@@ -55,10 +71,16 @@ class Loader:
         self.group_names = tables.group_names
         left = self.n - start % self.n
         self.dropped = 0 if repeat else left % global_batch
-        order = _Stream(
+        self._process = (process_index, process_count)
+        order = self._order = _Stream(
             self.sampler, global_batch, process_index, process_count, start, ENDLESS if repeat else left // global_batch
         )
-        self._source = ExampleSource(records, order, tables, self._chosen, mask=config.mask)
+        self._source = ExampleSource(
+            records, order, tables, self._chosen, mask=config.mask, stand_ins=order if config.tolerant else None
+        )
+        self._quarantine_in = Path(quarantine) if quarantine is not None and config.tolerant else None
+        self._quarantine: Quarantine | None = None
+        self._bad: dict[int, str] = {}
         self._iterator: Any = None
         self._given = 0
         self._closed = False
@@ -98,17 +120,32 @@ class Loader:
         config = self.config
         try:
             if self._iterator is None:
+                self._begin()
                 self._iterator = pipeline(
                     self._source, threads=config.threads, workers=config.workers, prefetch=config.prefetch
                 )
-            batch = next(self._iterator)
+            batch, damage = next(self._iterator)
+            self._judge(damage)
         except StopIteration:
             raise
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, RuntimeError) and "process was terminated" in str(error):
+                raise WorkerDied(
+                    f"a data worker process died ({str(error).partition('. ')[0]}): killed, or out of memory? Fewer "
+                    f"data.workers (now {config.workers}) or data.prefetch (now {config.prefetch}) need less memory."
+                ) from error
             raise
         self._given += 1
         return owned(batch) if config.workers else batch
+
+    def record_of(self, number: int) -> int:
+        """The record that example `number` shows: the sampler's, or where that is damaged its substitute."""
+        drawn = self.sampler.index(number)
+        if not self.config.tolerant:
+            return drawn
+        candidates = itertools.chain([drawn], self.sampler.substitutes(number))
+        return next((record for record in candidates if not self._source.why_unreadable(record)), drawn)
 
     def close(self) -> None:
         """Stop all threads and worker processes; safe to call again."""
@@ -116,12 +153,78 @@ class Loader:
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             iterator.close()
+        if self._quarantine is not None:
+            self._quarantine.close()
 
     def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _begin(self) -> None:
+        """What is checked before the first batch: each shard's index, and its digest where that is asked for."""
+        config, shards = self.config, self._source.shards
+        if self._quarantine_in is not None:
+            choices = (config.split, config.seed, config.partner, config.balance, config.mask, self._chosen)
+            self._quarantine = Quarantine(
+                self._quarantine_in,
+                shards,
+                self._records.manifest,
+                identity=hashlib.sha256(repr((self.info.digest, *choices)).encode()).hexdigest(),
+                process=self._process,
+                start=self.start,
+            )
+        lost = shards.lost()
+        problems, bad = self._differing(lost) if config.verify == "open" else ([], {})
+        if (lost or problems) and not config.tolerant:
+            texts = [*map(str, lost.values()), *problems, *named(shards, self._records.manifest, bad)]
+            raise RecordsError(listed(texts))
+        bad |= {row: error.reason for shard, error in lost.items() for row in shards.rows_in(shard, self.sampler.rows)}
+        self._note([Met(NOTHING, "image", record, NOTHING, why) for record, why in bad.items()])
+        if config.workers:
+            shards.close()
+
+    def _differing(self, lost: Container[int]) -> tuple[list[str], dict[int, str]]:
+        """The shards whose bytes are not those written, and the damaged records of the split in them.
+
+        Each host reads every `process_count`-th shard.
+        """
+        problems: list[str] = []
+        bad: dict[int, str] = {}
+        process, processes = self._process
+        shards = self._source.shards
+        for number, shard in enumerate(self.info.shards):
+            path = shards.directory / shard.file
+            if number % processes == process and number not in lost and sha256(path) != shard.sha256:
+                problems.append(f"{path}: SHA-256 differs.")
+                rows = shards.rows_in(number, self.sampler.rows)
+                bad |= {row: why for row in rows if (why := self._source.why_unreadable(row))}
+        return problems, bad
+
+    def _judge(self, damage: Sequence[Damage]) -> None:
+        """Stop at damage, or count and list it while it is bearable."""
+        if not damage:
+            if self._quarantine is not None and self._quarantine.poll():
+                self._note([])
+            return
+        reasons = {one.record: one.reason for one in damage}
+        if not self.config.tolerant:
+            hint = "`protloc data verify` finds all; data.tolerant=true replaces them."
+            raise RecordsError(f"{listed(named(self._source.shards, self._records.manifest, reasons))}\n  {hint}")
+        if any(one.substitute == NOTHING for one in damage):
+            raise RecordsError(f"{self.config.records}: no record of the split can be read.")
+        numbers = self._order.numbers(self._given)
+        self._note([Met(int(numbers[d.place]), d.role, d.record, d.substitute, d.reason) for d in damage])
+
+    def _note(self, met: list[Met]) -> None:
+        self._bad |= {one.record: one.reason for one in met}
+        if self._quarantine is not None:
+            self._quarantine.note(met)
+            self._bad |= self._quarantine.known
+        manifest, n = self._records.manifest, self.n
+        hint = "" if self._quarantine is None else f" All are listed in {self._quarantine.out / QUARANTINE}."
+        refuse_too_many(self._source.shards, manifest, self._bad, max_bad=self.config.max_bad, n=n, hint=hint)
 
 
 class _Stream:
@@ -135,8 +238,18 @@ class _Stream:
     def __len__(self) -> int:
         return self.batches
 
+    def numbers(self, number: int) -> np.ndarray:
+        """Example numbers [size] of a batch."""
+        return self.first + number * self.global_batch + np.arange(self.size, dtype=np.int64)
+
+    def substitutes(self, number: int, place: int) -> Iterator[int]:
+        yield from self.sampler.substitutes(int(self.numbers(number)[place]))
+
+    def partners(self, number: int, place: int, record: int) -> Iterator[int]:
+        yield from self.sampler.partners(int(self.numbers(number)[place]), record)
+
     def picks(self, number: int) -> Picks:
-        numbers = self.first + number * self.global_batch + np.arange(self.size, dtype=np.int64)
+        numbers = self.numbers(number)
         epoch, offset = self.sampler.example(numbers)
         if epoch[-1] >= 2**31:
             raise RecordsError(f"example {numbers[-1]} is in epoch {epoch[-1]}; epochs are counted in 31 bits.")
@@ -149,7 +262,7 @@ def open_split(config: DataConfig) -> tuple[read.Records, str]:
 
     Raises as `read.open` and `split_file.read` do, and SplitError for a split made for other data.
     """
-    records = read.open(config.records)
+    records = read.open(config.records, tolerant=config.tolerant)
     if not config.split_file:
         return records, records.info.digest
     split = split_files.read(config.split_file)

@@ -6,6 +6,7 @@ once, in an order of its own. Balanced sampling keeps the address and draws the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, overload
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from protloc_jax.data.keyed import choose, keyed_hash, permute
 
 # What a draw is for; never reorder or reuse, the numbers are part of every recorded run.
-_ORDER, _CLASS, _MEMBER, _PARTNER = 1, 2, 3, 4
+_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER = 1, 2, 3, 4, 5, 6
 Numbers = int | np.ndarray
 
 
@@ -100,6 +101,41 @@ class Sampler:
         local = self._local(numbers)
         return _like(number, self.rows[self._groups.other(local, self._draw(_PARTNER, numbers))])
 
+    def substitutes(self, number: int) -> Iterator[int]:
+        """Records to take for example `number` where its own cannot be read, in an order drawn for the example.
+
+        First those of the class that was drawn for it (balanced sampling) or of its record's partner group, then all
+        that can be drawn at all. A record may come twice, and the example's own is among them.
+        """
+        numbers, everyone = _array(number), np.arange(self.n)
+        near = everyone[:0]
+        if self._classes is not None:
+            near = self._classes.of(int(choose(self._draw(_CLASS, numbers), len(self._classes.sizes))[0]))
+            everyone = np.unique(self._classes.members)
+        elif self._groups is not None:
+            near = self._groups.mates(int(self._local(numbers)[0]))
+        return self._shuffled((near, everyone), _SUBSTITUTE, numbers)
+
+    def partners(self, number: int, record: int) -> Iterator[int]:
+        """Partners for `record` in example `number`: the one drawn, the others of its group, at last itself.
+
+        For the example's own record the first is `partner(number)`.
+        """
+        if self._groups is None:
+            raise ValueError("this sampler was made without groups, so there are no partners.")
+        numbers, local = _array(number), int(np.flatnonzero(self.rows == record)[0])
+        drawn = self._groups.other(np.asarray([local]), self._draw(_PARTNER, numbers))
+        mates = self._groups.mates(local)
+        yield int(self.rows[drawn[0]])
+        yield from self._shuffled((mates[mates != local],), _OTHER_PARTNER, numbers)
+        yield record
+
+    def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: Literal[5, 6], numbers: np.ndarray) -> Iterator[int]:
+        key = self._draw(purpose, numbers)
+        for pool in pools:
+            for place in range(len(pool)):
+                yield int(self.rows[pool[permute(np.asarray([place]), len(pool), key)[0]]])
+
     def _local(self, numbers: np.ndarray) -> np.ndarray:
         """Example within the split [K], before `rows` is applied."""
         if self._classes is None:
@@ -108,7 +144,7 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return self._classes.member(drawn, self._draw(_MEMBER, numbers))
 
-    def _draw(self, purpose: Literal[2, 3, 4], numbers: np.ndarray) -> np.ndarray:
+    def _draw(self, purpose: Literal[2, 3, 4, 5, 6], numbers: np.ndarray) -> np.ndarray:
         epoch, offset = self.example(numbers)
         return keyed_hash(self.seed, purpose, epoch, offset)
 
@@ -136,6 +172,14 @@ class _Members:
 
     def member(self, drawn: np.ndarray, draw: np.ndarray) -> np.ndarray:
         return self.members[self.starts[drawn] + choose(draw, self.sizes[drawn])]
+
+    def of(self, drawn: int) -> np.ndarray:
+        """All members of a class."""
+        return self.members[self.starts[drawn] : self.starts[drawn] + self.sizes[drawn]]
+
+    def mates(self, local: int) -> np.ndarray:
+        """All members of an example's group, itself included; none where it is in no group."""
+        return self.of(int(self.group[local])) if self.group[local] >= 0 else self.members[:0]
 
     def other(self, local: np.ndarray, draw: np.ndarray) -> np.ndarray:
         """Another member of the group of each example, or itself."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.damage import named
 from protloc_jax.data.info import RecordsError
-from protloc_jax.data.manifest import capped
+from protloc_jax.data.manifest import capped, listed
 from protloc_jax.data.read import Records
 from protloc_jax.data.source import ExampleSource, Picks, Tables, pipeline
 
@@ -22,12 +23,14 @@ def sequential(
     mask: bool = False,
     threads: int = 2,
     prefetch: int = 2,
+    on_bad: Callable[[int, str], None] | None = None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Batches of the records `rows`, in that order, each once, with a bool array [batch] that is False for padding.
 
     The last batch is filled up by repeating the last row, so that every batch has one shape; `example` is
-    (0, record). Closing the iterator stops its threads. Raises RecordsError for rows that do not exist, ValueError for
-    unknown channels.
+    (0, record). Closing the iterator stops its threads. A damaged record raises RecordsError naming shard, row and id;
+    with `on_bad`, that is called instead with (record, reason) and the place is zero and False like padding: nothing
+    ever stands in for it. Raises RecordsError for rows that do not exist, ValueError for unknown channels.
     """
     rows = np.asarray(rows, np.int64)
     bad = rows[(rows < 0) | (rows >= records.n)]
@@ -38,19 +41,33 @@ def sequential(
     chosen = records.info.channel_set.select(channels) if channels else range(len(records.info.channels))
     if mask and not records.info.has_mask:
         raise RecordsError(f"{records.directory}: these records have no masks.")
-    return _batches(records, _Rows(rows, batch), chosen, mask, threads, prefetch)
+    return _batches(records, _Rows(rows, batch), chosen, mask, threads, prefetch, on_bad)
 
 
 def _batches(
-    records: Records, order: _Rows, chosen: Sequence[int], mask: bool, threads: int, prefetch: int
+    records: Records,
+    order: _Rows,
+    chosen: Sequence[int],
+    mask: bool,
+    threads: int,
+    prefetch: int,
+    on_bad: Callable[[int, str], None] | None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     if not len(order):
         return
     source = ExampleSource(records, order, Tables.of(records.manifest), chosen, mask=mask)
     iterator = pipeline(source, threads=threads, workers=0, prefetch=prefetch)
     try:
-        for number, found in enumerate(iterator):
-            yield found, order.valid(number)
+        for number, (found, damage) in enumerate(iterator):
+            valid = order.valid(number)
+            reasons = {one.record: one.reason for one in damage}
+            if reasons and on_bad is None:
+                raise RecordsError(listed(named(source.shards, records.manifest, reasons)))
+            for one in damage:
+                if on_bad is not None and valid[one.place]:
+                    on_bad(one.record, one.reason)
+                valid[one.place] = False
+            yield found, valid
     finally:
         iterator.close()
 

@@ -12,7 +12,7 @@ from protloc_jax.data.durable import sha256
 from protloc_jax.data.info import RecordsError, RecordsInfo, Shard
 from protloc_jax.data.manifest import capped
 from protloc_jax.data.packing_progress import Progress
-from protloc_jax.data.read import ShardReader
+from protloc_jax.data.read import DamagedShard, ShardReader
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def _check_shard(directory: Path, shard: Shard, first: int, ids: tuple[str, ...]
             index = first + position
             try:
                 codec.decode(reader.read(position), index=index)
-            except (codec.RecordError, RecordsError) as error:
-                if "records expected" in str(error):
-                    return [f"{path}: {what}; none of its {shard.n} records can be read."]
+            except DamagedShard:
+                return [f"{path}: {what}; none of its {shard.n} records can be read."]
+            except (codec.RecordError, RecordsError):
                 damaged.append(f"{index} ({ids[index]})" if index < len(ids) else str(index))
     finally:
         reader.close()

@@ -27,7 +27,7 @@ from protloc_jax.data.journal import Done, Journal, discard, locked, refuse_chan
 from protloc_jax.data.local_path import local_folder
 from protloc_jax.data.manifest import CORE_COLUMNS, Manifest, listed
 from protloc_jax.data.packing_progress import Progress
-from protloc_jax.data.read import shard_problems
+from protloc_jax.data.read import count_problems, shard_problems
 
 _LISTED_CONSTANT = 1000
 _FEWEST_A_SHARD, _MOST_SHARDS = 256, 256
@@ -130,7 +130,7 @@ class _Packing:
         if (self.directory / info_file.FILE).is_file():
             info = info_file.load(self.directory)
             refuse_changes(self.directory, info.packing, self.plan)
-            problems = shard_problems(self.directory, info)
+            problems = shard_problems(self.directory, info) + count_problems(self.directory, info)
             if problems:
                 raise RecordsError(listed([*problems, "Pack with restart to write them again."]))
             return info

@@ -106,7 +106,7 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     keep = [i for i in range(len(seen)) if i not in skipped]
     if not keep:
         raise DatasetError(f"{config.path}: the data set is empty.")
-    size = common_size(config, found, seen, problems)
+    size = common_size(config, found, [None if i in skipped else one for i, one in enumerate(seen)], problems)
     problems.check(config.path)
     notes = list(found.notes)
     if skipped:

@@ -116,7 +116,9 @@ class FolderConfig:
     stage: str = opt("", "folder for copies of remote files; empty = protloc_jax/staged in the user's cache")
     stage_limit_gb: float = opt(50.0, "most that this folder may hold")
     anonymous: bool = opt(False, "read public s3:// and gs:// buckets without credentials")
-    bad_images: Literal["error", "drop"] = opt("error", "unreadable images: error, or drop (listed in skipped.csv)")
+    bad_images: Literal["error", "drop"] = opt(
+        "error", "unreadable images, and single ones of another kind than the rest: error, or drop (see skipped.csv)"
+    )
     max_dropped: float = opt(0.001, "largest share of images that bad_images=drop may drop")
     constant: Literal["error", "keep"] = opt(
         "error", "images of one single value in every channel: error (or dropped), or keep"

@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from protloc_jax import images
+from protloc_jax.data.intensity import constant_channels
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.datasets.corrections import CannotResample, Corrections
 from protloc_jax.datasets.folder_config import FolderConfig
@@ -22,7 +21,11 @@ from protloc_jax.datasets.problems import Problems
 from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask, row_header
 from protloc_jax.datasets.stated_channels import compare_channels
 
-DROPPABLE = ("missing files", "missing channels", "unreadable images", "constant images")
+MIXED_SIZES = "mixed sizes (sizes=crop, pad or resize brings them to one)"
+DROPPABLE = (
+    *("missing files", "missing channels", "unreadable images", "constant images"),
+    *("number of channels", "mixed bit depths", MIXED_SIZES),
+)
 _AT_ONCE = 4096
 
 Task = tuple[Corrections, int, Paths | None, Path | None]
@@ -90,11 +93,10 @@ def _look_at_pixels(
     pixels, saturated = corrections.image(row, found.pixels, found.um_per_pixel)
     covered = None if covered is None else corrections.mask(row, covered, found.um_per_pixel)
     height, width, channels = pixels.shape
-    flat = pixels.reshape(-1, channels)
-    constant = tuple(int(c) for c in np.flatnonzero((flat == flat[0]).all(0)))
+    constant = constant_channels(pixels)
     dark = tuple(c for c, p in enumerate(paths) if p is None)
     if len(constant) == channels and config.constant == "error":
-        value = ", ".join(str(v) for v in flat[0])
+        value = ", ".join(str(v) for v in pixels[0, 0])
         return (
             None,
             "constant images",
@@ -137,40 +139,35 @@ def _map(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> 
 def _compare(config: FolderConfig, found: Gathered, seen: Sequence[Seen | None], problems: Problems) -> None:
     """What only shows between files: numbers of channels, bit depths, sizes. The most common counts as meant."""
     named = len(config.channel_set)
-    good = [
-        (row, [p for p in paths if p is not None], s)
-        for row, paths, s in zip(found.rows, found.paths, seen, strict=True)
-        if s and paths
-    ]
-    counts = Counter(s.shape[2] for _, _, s in good)
+    every = zip(range(len(seen)), found.rows, found.paths, seen, strict=True)
+    good = [(number, row, [p for p in paths if p is not None], s) for number, row, paths, s in every if s and paths]
+    counts = Counter(s.shape[2] for *_, s in good)
     if len(counts) == 1 and named not in counts:
         problems.add(
             "number of channels",
-            f"every file has {next(iter(counts))} channels (the first is {good[0][1][0]}), but {named} are named: "
+            f"every file has {next(iter(counts))} channels (the first is {good[0][2][0]}), but {named} are named: "
             f"{', '.join(config.channel_set.names)}",
         )
     else:
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.shape[2] != named:
                 which = ", ".join(config.channel_set.names)
-                problems.add(
-                    "number of channels", f"{row}: {paths[0]} has {s.shape[2]} where {named} are named ({which})"
-                )
-    kinds = Counter(s.dtype for _, _, s in good)
+                text = f"{row}: {paths[0]} has {s.shape[2]} where {named} are named ({which})"
+                problems.add("number of channels", text, number)
+    kinds = Counter(s.dtype for *_, s in good)
     if len(kinds) > 1:
         usual = kinds.most_common(1)[0][0]
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.dtype != usual:
-                problems.add("mixed bit depths", f"{row}: {paths[0]} is {s.dtype} where {kinds[usual]} are {usual}")
-    sizes = Counter(s.shape[:2] for _, _, s in good)
+                text = f"{row}: {paths[0]} is {s.dtype} where {kinds[usual]} are {usual}"
+                problems.add("mixed bit depths", text, number)
+    sizes = Counter(s.shape[:2] for *_, s in good)
     if len(sizes) > 1 and config.sizes == "error":
         usual = sorted(sizes, key=lambda z: (-sizes[z], z))[0]
-        for row, paths, s in good:
+        for number, row, paths, s in good:
             if s.shape[:2] != usual:
-                problems.add(
-                    "mixed sizes (sizes=crop, pad or resize brings them to one)",
-                    f"{row}: {paths[0]} is {s.shape[0]} x {s.shape[1]}, {sizes[usual]} are {usual[0]} x {usual[1]}",
-                )
+                text = f"{row}: {paths[0]} is {s.shape[0]} x {s.shape[1]}, {sizes[usual]} are {usual[0]} x {usual[1]}"
+                problems.add(MIXED_SIZES, text, number)
 
 
 def default_workers() -> int:

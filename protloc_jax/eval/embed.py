@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,12 +17,16 @@ import pandas as pd
 
 import protloc_jax
 from protloc_jax.config import nearest
+from protloc_jax.data.damage import allowed, named
+from protloc_jax.data.info import RecordsError
+from protloc_jax.data.manifest import listed
 from protloc_jax.data.read import Records
 from protloc_jax.data.sequential import sequential
 from protloc_jax.eval.features import LABEL_SEPARATOR, FeatureTable, known_format
 from protloc_jax.model.encoder import Encoder
 
 POOLINGS = ("cls", "mean", "cls+mean")
+BAD = ("stop", "skip")
 PLAN = "plan.json"
 Progress = Callable[[int, int], None]
 
@@ -34,16 +40,25 @@ def embed(
     pooling: str = "cls",
     batch: int = 64,
     part: int = 4096,
+    bad: str = "stop",
+    max_bad: float = 0.001,
     progress: Progress | None = None,
 ) -> FeatureTable:
     """Encode records (all, or `rows` in that order), write the table to `out` (.h5ad or .parquet) and return it.
 
     pooling   "cls": the class token; "mean": the mean patch token; "cls+mean": both, concatenated
     part      images a part: a killed run loses at most one, and the same call goes on after the last whole part
+    bad       damaged records: "stop" names the first; "skip" leaves their rows out, lists them in `<out>.skipped.csv`
+              and counts them in the provenance (`left_out`). Nothing ever stands in for an image that is embedded
+    max_bad   largest share of the rows that "skip" may leave out
     progress  called with (images done, images in all)
     Raises ValueError where the encoder's channels are not in the records (naming the nearest), for bad pooling, or
-    where the parts beside `out` belong to other weights, data or settings.
+    where the parts beside `out` belong to other weights, data or settings; RecordsError for damaged records.
     """
+    if bad not in BAD:
+        raise ValueError(f"bad='{bad}': not one of {', '.join(BAD)}.{nearest(bad, BAD)}")
+    if not 0 <= max_bad < 1:
+        raise ValueError(f"max_bad={max_bad}: must lie in [0, 1).")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
     out = known_format(out)
@@ -57,24 +72,68 @@ def embed(
     parts = out.with_name(out.name + ".parts")
     _open_parts(parts, plan)
     files = []
+    skipped: dict[int, str] = {}
     for number, start in enumerate(range(0, len(chosen), part)):
         file = parts / f"part-{number:05d}.npy"
         files.append(file)
         mine = chosen[start : start + part]
         if not file.is_file():
-            _write_whole(file, _encode(encoder, records, mine, pooling, batch))
+            x, found = _encode(encoder, records, mine, pooling, batch, skip=bad == "skip")
+            # Before the features, whose presence says that a part is done.
+            _write_text(file.with_suffix(".json"), json.dumps(found))
+            _write_whole(file, x)
+        skipped |= _skipped_in(file)
+        most = allowed(max_bad, len(chosen)) if bad == "skip" else 0
+        if len(skipped) > most:
+            raise RecordsError(
+                f"{len(skipped)} of the {len(chosen)} images are damaged, bad={bad} with max_bad={max_bad:g} permits "
+                f"{most}.\n  {listed(named(records.shards, records.manifest, skipped))}"
+            )
         if progress is not None:
             progress(start + len(mine), len(chosen))
     x = np.concatenate([np.load(file, allow_pickle=False) for file in files])
-    table = FeatureTable(x, metadata(records, chosen), provenance)
+    left = chosen[~np.isin(chosen, list(skipped))]
+    if skipped:
+        provenance["left_out"] = int(len(chosen) - len(left))
+    table = FeatureTable(x, metadata(records, left), provenance)
     table.write(out)
+    _list_skipped(skipped_file(out), records, skipped)
     shutil.rmtree(parts)
     return table
 
 
-def _encode(encoder: Encoder, records: Records, rows: np.ndarray, pooling: str, batch: int) -> np.ndarray:
-    found = []
-    reader = sequential(records, rows, batch, channels=encoder.channels.names)
+def skipped_file(out: str | Path) -> Path:
+    """Where the rows are listed that were left out of a feature table."""
+    return Path(out).with_name(Path(out).name + ".skipped.csv")
+
+
+def _skipped_in(part: Path) -> dict[int, str]:
+    file = part.with_suffix(".json")
+    return {int(row): why for row, why in json.loads(file.read_text()).items()} if file.is_file() else {}
+
+
+def _list_skipped(path: Path, records: Records, skipped: dict[int, str]) -> None:
+    """Write the list, or remove that of an earlier run where nothing is left out."""
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("id", "row", "shard", "position", "reason"))
+    for row, why in sorted(skipped.items()):
+        shard, position = records.shards.locate(row)
+        table.writerow((records.manifest.table["id"].iloc[row], row, records.info.shards[shard].file, position, why))
+    _write_text(path, text.getvalue())
+
+
+def _encode(
+    encoder: Encoder, records: Records, rows: np.ndarray, pooling: str, batch: int, *, skip: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Features of the rows that can be read, and why the others cannot."""
+    found: list[np.ndarray] = []
+    skipped: dict[int, str] = {}
+    on_bad = skipped.__setitem__ if skip else None
+    reader = sequential(records, rows, batch, channels=encoder.channels.names, on_bad=on_bad)
     try:
         for images, valid in reader:
             output = encoder.encode(images.image)
@@ -83,7 +142,7 @@ def _encode(encoder: Encoder, records: Records, rows: np.ndarray, pooling: str, 
             found.append(pooled[valid].astype(np.float32))
     finally:
         reader.close()  # type: ignore[attr-defined]
-    return np.concatenate(found)
+    return np.concatenate(found), skipped
 
 
 def data_facts(records: Records) -> dict[str, Any]:
@@ -137,7 +196,11 @@ def _open_parts(parts: Path, plan: dict[str, Any]) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     for stray in parts.iterdir():
         stray.unlink()
-    temporary = file.with_suffix(".tmp")
+    _write_text(file, text)
+
+
+def _write_text(file: Path, text: str) -> None:
+    temporary = file.with_name(file.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, file)
 

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from protloc_jax.config import to_json
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.quarantine import FILE as QUARANTINE
 from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
 from protloc_jax.objective.diagnostics import JUDGED, judge
 from protloc_jax.telemetry.clock import Clock, words
@@ -188,6 +189,7 @@ class _Loop:
         self.begun = self.done = self.position = 0
         self.window: list[tuple[int, int, dict[str, jax.Array]]] = []
         self.bad_in_a_row, self.too_many_bad = 0, False
+        self.substituted = 0
         self.score: tuple[int, float] | None = None
         self.last: dict[str, Any] = {}
         self.verdict = ""
@@ -290,6 +292,11 @@ class _Loop:
             record = {"examples": seen, "epoch": round(seen / self.examples, 6), **values}
             if bad:
                 self._note_bad(step, position, record)
+            if values.get("substituted") and not self.substituted:
+                self.console.warn(
+                    f"step {step}: damaged records are replaced; they are listed in {self.out / QUARANTINE}"
+                )
+            self.substituted += values.get("substituted", 0)
             if step == self.done:
                 self.last = values
                 record |= {**lap, **self._judge(values)}
@@ -331,6 +338,8 @@ class _Loop:
         epoch = self.position / self.examples
         shown = [f"epoch {epoch:.2f}"]
         shown += [f"{name} {self.last[name]:.4g}" for name in ("loss", "lr", "grad_norm") if name in self.last]
+        if self.substituted:
+            shown.append(f"substituted {self.substituted}")
         return " | ".join([*shown, *filter(None, [self.clock.line(lap)])])
 
     def _summary(self, exit: Exit) -> None:

@@ -35,7 +35,8 @@ def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules
 
     `batch` is the global batch (its size is `optim.batch`), split over all devices of `mesh` on its leading axis; the
     state lies as `state_sharding` says. `metrics` are scalars on the device: loss, grad_norm, finite (1 or 0),
-    bad_steps, every schedule, and the method's own.
+    bad_steps, every schedule, the method's own, and with tolerant data `substituted`, examples of the batch that hold a
+    substitute for a damaged record.
     Raises ValueError where batch, mesh, accumulation, views and method do not fit together.
     """
     method = METHODS[experiment.method.name](experiment, channels)
@@ -158,6 +159,8 @@ def step_function(
             **{name: jnp.asarray(value) for name, value in scalars.items()},
             **method.metrics(kept, output),
         }
+        if batch.substituted is not None:
+            metrics["substituted"] = batch.substituted.sum(dtype=jnp.int32)
         return new_state, metrics
 
     return step

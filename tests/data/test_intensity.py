@@ -44,6 +44,33 @@ def test_no_pixels_no_numbers() -> None:
     assert Histogram(1, np.dtype(np.uint8)).summary(("a",)) == {}
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 2), (3, 5, 2), (7, 8, 3)])
+def test_counts_of_any_number_of_pixels(shape: tuple[int, int, int]) -> None:
+    """8-bit values are counted in pairs: an odd one is not lost, and channels do not mix in any memory layout."""
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    for given in (
+        pixels,
+        np.asfortranarray(pixels),
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)).transpose(1, 2, 0),
+    ):
+        histogram = Histogram(shape[2], np.dtype(np.uint8))
+        histogram.add(given)
+        for channel in range(shape[2]):
+            expected = np.zeros(256, int)
+            for value in pixels[..., channel].ravel():
+                expected[value] += 1
+            np.testing.assert_array_equal(histogram.counts[channel], expected)
+
+
+def test_one_other_pixel_anywhere_is_not_constant() -> None:
+    """Few pixels are looked at first; the answer is that of all."""
+    for size in (1, 7, 64, 200):
+        for place in {0, 1, size * size // 2, size * size - 1} - ({1} if size == 1 else set()):
+            pixels = np.full((size, size, 2), 9, np.uint16)
+            pixels.reshape(-1, 2)[place, 1] = 8
+            assert constant_channels(pixels) == ((0,) if size > 1 else (0, 1))
+
+
 def test_constant_channels() -> None:
     pixels = image(0, 5, 5, 3)
     assert constant_channels(pixels) == ()

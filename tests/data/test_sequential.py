@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_records import replace
 from small_records import image, mask, pack, with_mask
 
 from protloc_jax.data import records
@@ -64,3 +66,21 @@ def test_stopping_early_stops_the_threads(packed: Records) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert threading.active_count() <= before
+
+
+def test_damage_stops_or_is_told_and_left_blank(tmp_path: Path) -> None:
+    """Nothing ever stands in for a record that is read in order."""
+    directory = pack(tmp_path / "set", images=with_mask)
+    replace(directory, {20: b"", 33: b"damaged"})
+    rows = [3, 20, 5, 33, 20]
+    with records.open(directory, tolerant=True) as opened:
+        with pytest.raises(RecordsError, match=r"record 20 \(number 4 in the shard\), id 'cell20': is not an image"):
+            list(sequential(opened, rows, 3))
+        told: list[tuple[int, str]] = []
+        batches = list(sequential(opened, rows, 3, mask=True, on_bad=lambda row, why: told.append((row, why))))
+    assert [valid.tolist() for _, valid in batches] == [[True, False, True], [False, False, False]]
+    assert told == [(20, "is not an image record of this format."), (33, told[1][1]), (20, told[0][1])]
+    first, last = (batch for batch, _ in batches)
+    np.testing.assert_array_equal(first.image, np.stack([image(3), np.zeros_like(image(3)), image(5)]))
+    assert not last.image.any()
+    assert first.substituted is None

@@ -224,7 +224,7 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureF
 def test_dataset_json_reads_as_documented(tmp_path: Path) -> None:
     tree = json.loads((pack(tmp_path) / "dataset.json").read_text())
     assert tree["channels"] == [["nucleus", "nucleus"], ["gfp", "protein"], ["er", "er"]]
-    assert tree["codec"] == "planes-delta-zstd3"
+    assert tree["codec"] == "planes-delta-zstd1"
     assert set(tree["intensity"]["gfp"]) == {
         *("mean", "std", "min", "max", "p01", "p50", "p99", "p999"),
         *("zero_fraction", "saturated_fraction"),

@@ -282,9 +282,10 @@ def test_dropping_bad_images_is_counted_listed_and_limited(tmp_path):
 def test_dropping_does_not_excuse_other_problems(tmp_path):
     table = table_of(tmp_path, 10)
     (tmp_path / "images" / "4.tif").unlink()
-    save(tmp_path / "images" / "7.tif", pixels(7, side=9))
-    text = refusal(config(table, bad_images="drop", max_dropped=0.5))
-    assert "mixed sizes" in text
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[-1]]) + "\n")
+    text = refusal(config(table, id_column="path", bad_images="drop", max_dropped=0.5))
+    assert "duplicate ids" in text
     assert "4.tif" not in text
 
 

@@ -334,6 +334,7 @@ def test_what_is_free_may_change_and_force_goes_further(tmp_path):
     with pytest.raises(Killed):
         tiny.train(tmp_path, step=dying(7))
     free = ("run.log_every=5", "run.keep_last=1", "data.threads=7", "model.remat=block", "name=other")
+    free += ("data.tolerant=true", "data.max_bad=0.1", "data.verify=open")
     with pytest.raises(Killed):
         tiny.train(tmp_path, *free, step=dying(11))
     forced = tiny.train(tmp_path, *free, "optim.lr=1e-3", force_resume=True)

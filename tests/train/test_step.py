@@ -161,13 +161,14 @@ def contrast_state():
 
 def test_the_seam_carries_predictors_queues_and_rows_in_order_under_accumulation():
     views = np.random.default_rng(1).standard_normal((8, 4)).astype(np.float32)
-    batch = batch_number(0, 8)._replace(image=views)
+    batch = batch_number(0, 8)._replace(image=views, substituted=np.arange(8) % 3 == 0)
     results = []
     for accumulation in (1, 4):
         experiment = changed(EXPERIMENT, optim={"batch": 8, "accumulation": accumulation, "warmup_epochs": 0})
         step = step_function(experiment, Contrast(), Schedules(experiment, 4), lambda image, *_: image)
         results.append(jax.device_get(jax.jit(step)(contrast_state(), batch)))
-    (whole, metrics), (parts, _) = results
+    (whole, metrics), (parts, of_parts) = results
+    assert int(metrics["substituted"]) == int(of_parts["substituted"]) == 3
     np.testing.assert_array_equal(whole.buffers["offset"], batch.example[:, 1])
     np.testing.assert_array_equal(parts.buffers["offset"], batch.example[:, 1])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), whole, parts)
