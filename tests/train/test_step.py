@@ -92,8 +92,9 @@ def test_images_without_any_contrast_give_a_finite_loss():
     image[3, ..., 1] = 0
     image[4], image[4, 20, 20, 1] = 0, 1
     image[5] = np.where(image[5] > 100, 255, 0)
+    state = fresh_state()
     for odd in (image, np.zeros_like(image), np.full_like(image, 255)):
-        state, metrics = real_step()(fresh_state(), batch._replace(image=odd))
+        state, metrics = real_step()(state, batch._replace(image=odd))
         assert int(metrics["finite"]) == 1
         assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
