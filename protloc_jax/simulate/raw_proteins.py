@@ -150,14 +150,15 @@ def opencell_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTab
         wide.append((gene, ensg, *by_grade))
         targets.append((line, gene, f"S{line:05d}", ensg))
     grades_wide = [f"annotations_grade_{grade}" for grade in (3, 2, 1)]
-    flat_columns = ["ensg_id", "target_name", "annotation_name", "annotation_grade"]
+    flat_columns = pd.Index(["ensg_id", "target_name", "annotation_name", "annotation_grade"])
     return {
         "opencell-localization-annotations.csv": TextTable(
-            pd.DataFrame(wide, columns=["target_name", "ensg_id", *grades_wide])
+            pd.DataFrame(wide, columns=pd.Index(["target_name", "ensg_id", *grades_wide]))
         ),
         "2021-09-29-public-annotations-flat.csv": TextTable(pd.DataFrame(flat, columns=flat_columns)),
         "all-public-targets.csv": TextTable(
-            pd.DataFrame(targets, columns=["cell_line_id", "target_name", "uniprot_id", "ensg_id"]), quote_text=True
+            pd.DataFrame(targets, columns=pd.Index(["cell_line_id", "target_name", "uniprot_id", "ensg_id"])),
+            quote_text=True,
         ),
     }
 
@@ -200,5 +201,5 @@ def yeast_tables(config: SimConfig, table: pd.DataFrame) -> dict[str, TextTable]
     splits = [(row["protein"], row["split"], yeast_files(config, row)[0].path) for row in table.to_dict("records")]
     return {
         "allOrfData.txt": TextTable(pd.DataFrame(rows), separator="\t", trailing="\t"),
-        "splits.csv": TextTable(pd.DataFrame(splits, columns=["protein", "split", "path"])),
+        "splits.csv": TextTable(pd.DataFrame(splits, columns=pd.Index(["protein", "split", "path"]))),
     }
