@@ -159,7 +159,7 @@ def infection_of(condition: str, row: Mapping[str, Any], one: Perturbation) -> f
 
 
 def effect_of(config: SimConfig, row: Mapping[str, Any]) -> Effect:
-    """The effect of a catalogue row's treatment on its cell line; raises ValueError for an unknown compound."""
+    """The effect of a catalogue row's treatment on its cell line; raises KeyError for a compound it does not have."""
     one = library(config)[row["compound"]]
     response = one.response(float(row["concentration"]))
     infection = infection_of(row["disease_condition"], row, one) if config.screen.kind == "infection" else 0.0
