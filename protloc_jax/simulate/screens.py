@@ -92,9 +92,8 @@ def render_screen(config: SimConfig, row: Mapping[str, Any]) -> Field:
     rng = stream("exposure")
     quality = str(rng.choice(["out_of_focus", "debris"])) if rng.random() < BAD_FIELDS * config.nuisance else "ok"
     defocus = float(rng.uniform(0, level.defocus)) + (4.0 if quality == "out_of_focus" else 0.0)
-    staining = np.exp(
-        0.15 * generator(config.seed, config.preset, plate, well, "stain").standard_normal(len(screen.channels))
-    )
+    well_rng = generator(config.seed, config.preset, plate, well, "stain")
+    staining = np.exp(0.15 * config.nuisance * well_rng.standard_normal(len(screen.channels)))
     effects = _channel_effects(config, row, screen)
 
     density: dict[str, np.ndarray] = {}
