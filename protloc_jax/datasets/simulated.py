@@ -88,7 +88,7 @@ def _screen_manifest(config: SimConfig, table: pd.DataFrame) -> Manifest:
     names, column = simulate.label_names(config), simulate.label_column(config)
     known = set(names)
     groups = {
-        name: table[name].replace("", None) if table[name].dtype == object else table[name]
+        name: table[name].where(table[name] != "", None) if table[name].dtype == object else table[name]
         for name in table.columns
         if name not in ("id", "split")
     }

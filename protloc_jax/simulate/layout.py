@@ -10,7 +10,7 @@ import pandas as pd
 from protloc_jax.config import ConfigError, nearest
 from protloc_jax.simulate.config import DOMAINS, SimConfig
 from protloc_jax.simulate.keys import generator
-from protloc_jax.simulate.presets_screens import Screen
+from protloc_jax.simulate.presets_screens import SCREENS, Screen
 from protloc_jax.simulate.proteins import Protein, make_proteins, split_proteins
 from protloc_jax.simulate.screen_layout import cached_screen, screen_labels
 
@@ -20,6 +20,8 @@ SITES_PER_WELL = 2
 
 def class_names(preset: str) -> tuple[str, ...]:
     """Return the localization classes of a preset of proteins; raises ConfigError for another one."""
+    if preset in SCREENS:
+        raise ConfigError(f"preset {preset!r} is a perturbation screen, whose classes `label_names` gives")
     known = {name: domain.classes for name, domain in DOMAINS.items() if domain.classes}
     if preset not in known:
         raise ConfigError(f"unknown preset {preset!r}; valid: {', '.join(known)}.{nearest(preset, known)}")
@@ -89,8 +91,9 @@ def catalogue(config: SimConfig) -> pd.DataFrame:
     Of a screen: id (rxrx1 and rxrx19a: their site_id), plate (unique in the data set), well, site (from 1), replicate
     (from 1), batch (week or experiment), cell_line, compound, concentration (µM; 0 for DMSO; NaN for siRNAs and
     untreated cells), moa (mechanism, pathway or kind of drug; empty below the labelled doses and for untreated cells),
-    treatment (compound@concentration), well_type (treatment, negative_control, positive_control), split; for rxrx1 also
-    sirna, sirna_id, pathway; for rxrx19a also disease_condition. Splits: bbbc021 by compound, stratified by MoA, with
-    DMSO and taxol in train; rxrx1 and rxrx19a by experiment (`screen_layout`).
+    treatment (compound@concentration, the siRNA, or the condition of untreated cells), well_type (treatment,
+    negative_control, positive_control), split; for rxrx1 also sirna, sirna_id, pathway; for rxrx19a also
+    disease_condition. Splits: bbbc021 by compound, stratified by MoA, with DMSO and taxol in train; rxrx1 and rxrx19a
+    by experiment (`screen_layout`).
     """
     return cached_catalogue(config).copy()

@@ -101,11 +101,32 @@ MOA_DIRECTIONS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 INFECTION: dict[str, float] = {
-    "syncytia": 1.2, "vesicles": 1.2, "golgi_dispersal": 1.3, "er_vesiculation": 1.2, "rna_mass": 0.6,
-    "cell_count": -0.5, "apoptosis": 0.9, "stress_fibres": -0.8, "nucleolar_size": -0.5,
+    "syncytia": 0.9, "vesicles": 0.9, "golgi_dispersal": 0.9, "er_vesiculation": 0.8, "rna_mass": 0.4,
+    "cell_count": -0.4, "apoptosis": 0.7, "stress_fibres": -0.6, "nucleolar_size": -0.4,
 }  # fmt: skip
 TOXICITY: dict[str, float] = {
     "apoptosis": 1.6, "cell_count": -1.2, "roundness": 0.9, "cell_area": -0.7, "chromatin_clumps": 0.6,
+}  # fmt: skip
+
+# How untreated lines differ in what is inside their cells; size, shape and density are in their presets.
+LINE_STATES: dict[str, dict[str, float]] = {
+    "HUVEC": {
+        "vesicles": 1.0, "stress_fibres": 0.4, "golgi_mass": 0.6, "mitochondrial_mass": -0.5, "cell_elongation": 0.2,
+    },
+    "RPE": {
+        "nucleolar_number": 0.6, "cortical_actin": 0.5, "er_mass": 0.4, "mitochondrial_fission": 0.4, "rna_mass": -0.3,
+    },
+    "HEPG2": {
+        "stress_fibres": -1.2, "cortical_actin": 1.0, "mitochondrial_mass": 0.7, "er_mass": 0.6, "nucleolar_size": 0.4,
+        "mitochondrial_clustering": -0.5,
+    },
+    "U2OS": {
+        "stress_fibres": 0.7, "nucleolar_number": 0.9, "nucleolar_size": -0.3, "mitochondrial_clustering": 0.8,
+        "golgi_dispersal": 0.5, "chromatin_clumps": 0.4,
+    },
+    "HRCE": {"stress_fibres": 0.5, "nucleolar_size": 0.4, "er_mass": -0.3, "vesicles": 0.4},
+    "VERO": {"cortical_actin": 0.9, "stress_fibres": -0.6, "er_mass": 0.6, "golgi_mass": -0.4, "nucleolar_number": 0.6},
+    "MCF7": {},
 }  # fmt: skip
 
 

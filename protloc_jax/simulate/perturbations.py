@@ -21,7 +21,8 @@ from protloc_jax.simulate.morphology import COUNT, INFECTION, MOA_DIRECTIONS, TO
 from protloc_jax.simulate.screen_layout import compounds_of, controls_of
 
 PATHWAY_SHARE = 0.8  # cosine between an siRNA's direction and its pathway's, before off-target effects
-GAIN_SPREAD = 0.35  # of a cell line's answer to one parameter, in log units
+SIRNA_SIZE = 3.2  # norm of a pathway's direction
+GAIN_SPREAD = 0.5  # of a cell line's answer to one parameter, in log units
 # Extreme outcomes that a random direction should not hold by chance.
 _RARE = vector({"mitotic_arrest": 1, "monopolar": 1, "apoptosis": 1, "syncytia": 1, "micronuclei": 1}) > 0
 
@@ -40,9 +41,9 @@ class ScreenLevel:
 
 
 SCREEN_LEVELS: dict[str, ScreenLevel] = {
-    "easy": ScreenLevel(effect=1.25, off_target=0.15, well=0.05, silent=0.0, photons=2.0, defocus=0.2),
-    "medium": ScreenLevel(effect=1.0, off_target=0.30, well=0.10, silent=0.1, photons=1.2, defocus=0.5),
-    "hard": ScreenLevel(effect=0.8, off_target=0.45, well=0.15, silent=0.2, photons=0.7, defocus=0.9),
+    "easy": ScreenLevel(effect=1.4, off_target=0.15, well=0.04, silent=0.0, photons=2.0, defocus=0.2),
+    "medium": ScreenLevel(effect=1.2, off_target=0.25, well=0.07, silent=0.05, photons=1.2, defocus=0.5),
+    "hard": ScreenLevel(effect=1.0, off_target=0.35, well=0.10, silent=0.1, photons=0.8, defocus=0.7),
 }
 
 
@@ -100,9 +101,9 @@ def _compound(config: SimConfig, one: given.Compound) -> Perturbation:
 
 def _sirna(config: SimConfig, one: given.Compound) -> Perturbation:
     """Its pathway's direction, its own, and how well it knocks its target down."""
-    shared = _random_direction(generator(config.seed, config.preset, "pathway", one.moa), 2.4, 7)
+    shared = _random_direction(generator(config.seed, config.preset, "pathway", one.moa), SIRNA_SIZE, 7)
     rng = generator(config.seed, config.preset, "sirna", one.name)
-    own = _random_direction(rng, 2.4, 7)
+    own = _random_direction(rng, SIRNA_SIZE, 7)
     direction = PATHWAY_SHARE * shared + math.sqrt(1 - PATHWAY_SHARE**2) * own
     return Perturbation(one.name, direction, efficacy=float(np.clip(rng.lognormal(-0.1, 0.3), 0.35, 1.6)))
 
@@ -158,7 +159,7 @@ def infection_of(condition: str, row: Mapping[str, Any], one: Perturbation) -> f
 
 
 def effect_of(config: SimConfig, row: Mapping[str, Any]) -> Effect:
-    """The effect of a catalogue row's treatment on its cell line; raises ValueError for an unknown compound."""
+    """The effect of a catalogue row's treatment on its cell line; raises KeyError for a compound it does not have."""
     one = library(config)[row["compound"]]
     response = one.response(float(row["concentration"]))
     infection = infection_of(row["disease_condition"], row, one) if config.screen.kind == "infection" else 0.0

@@ -13,13 +13,13 @@ from protloc_jax.simulate.compounds import DMSO, EMPTY, NON_TARGETING, UNTREATED
 from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.field import Field
 from protloc_jax.simulate.keys import generator
-from protloc_jax.simulate.morphology import COUNT, INDEX, named
+from protloc_jax.simulate.morphology import COUNT, INDEX, LINE_STATES, named, vector
 from protloc_jax.simulate.perturbations import SCREEN_LEVELS, ScreenLevel, effect_of, library
 from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.screen_cells import make_screen_cells
 from protloc_jax.simulate.stains import STAINS, Stained
 
-BATCH_SPREAD, PLATE_SPREAD = 0.22, 0.10  # of a batch's and a plate's own state, at nuisance 1
+BATCH_SPREAD, PLATE_SPREAD = 0.15, 0.08  # of a batch's and a plate's own state, at nuisance 1
 BAD_FIELDS = 0.02  # share of out-of-focus or dirty fields at nuisance 1
 
 
@@ -34,12 +34,13 @@ def _check(config: SimConfig, row: Mapping[str, Any]) -> None:
 
 
 def background_state(config: SimConfig, row: Mapping[str, Any], level: ScreenLevel, edge: bool) -> np.ndarray:
-    """The state [P] that a field's batch, plate, well and place on the plate give to all its cells."""
+    """The state [P] that cell line, batch, plate, well and place on the plate give to all cells of a field."""
 
     def spread(*address: object) -> np.ndarray:
         return generator(config.seed, config.preset, *address, "state").standard_normal(COUNT)
 
-    state = config.nuisance * BATCH_SPREAD * spread(row["batch"])
+    state = vector(LINE_STATES[row["cell_line"]])
+    state += config.nuisance * BATCH_SPREAD * spread(row["batch"])
     state += config.nuisance * PLATE_SPREAD * spread(row["plate"], "all")
     state += level.well * spread(row["plate"], row["well"])
     if edge:
@@ -55,9 +56,9 @@ def _channel_effects(config: SimConfig, row: Mapping[str, Any], screen: Screen) 
     """Per channel, the stain lot and lamp of the batch together with what the plate adds."""
     effects = []
     for channel in screen.channels:
-        lot = camera.draw_plate_effects(generator(config.seed, config.preset, row["batch"], channel), config.nuisance)
-        own = camera.draw_plate_effects(
-            generator(config.seed, config.preset, row["plate"], "plate", channel), 0.5 * config.nuisance
+        lot, own = (
+            camera.draw_plate_effects(generator(config.seed, config.preset, *address, channel), part * config.nuisance)
+            for part, address in ((0.7, (row["batch"],)), (0.5, (row["plate"], "plate")))
         )
         effects.append(camera.together(lot, own))
     return effects
@@ -68,8 +69,8 @@ def render_screen(config: SimConfig, row: Mapping[str, Any]) -> Field:
 
     `density` holds every structure of every stain. `truth`: id, compound, concentration, moa, well_type, cell_line,
     batch, response (share of the full effect), infection, state (parameter → shift of a fully answering cell),
-    background (shift of all cells by batch, plate and well), answer, phase and stage per cell, quality, defocus, mtoc.
-    Raises ValueError for a row that does not belong to this configuration.
+    background (shift of all cells by line, batch, plate and well), answer, phase and stage per cell, quality, defocus,
+    mtoc. Raises ValueError for a row that does not belong to this configuration.
     """
     _check(config, row)
     screen, level = config.screen, SCREEN_LEVELS[config.difficulty]
@@ -91,9 +92,8 @@ def render_screen(config: SimConfig, row: Mapping[str, Any]) -> Field:
     rng = stream("exposure")
     quality = str(rng.choice(["out_of_focus", "debris"])) if rng.random() < BAD_FIELDS * config.nuisance else "ok"
     defocus = float(rng.uniform(0, level.defocus)) + (4.0 if quality == "out_of_focus" else 0.0)
-    staining = np.exp(
-        0.15 * generator(config.seed, config.preset, plate, well, "stain").standard_normal(len(screen.channels))
-    )
+    well_rng = generator(config.seed, config.preset, plate, well, "stain")
+    staining = np.exp(0.15 * config.nuisance * well_rng.standard_normal(len(screen.channels)))
     effects = _channel_effects(config, row, screen)
 
     density: dict[str, np.ndarray] = {}

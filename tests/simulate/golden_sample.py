@@ -1,17 +1,19 @@
-"""The frozen sample: small fields, single cells and the place of every class, written once and compared ever after.
+"""The frozen sample: small images of every preset and the place of every class, written once and compared ever after.
 
-`python tests/simulate/golden_sample.py` writes it anew; do so only when the simulated data are meant to change.
+`python tests/simulate/golden_sample.py proteins` (or `screens`) writes that part anew; do so only when the simulated
+data are meant to change.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from protloc_jax.simulate import PRESETS, SINGLE, SimConfig, render
+from protloc_jax.simulate import PRESETS, SCREENS, SINGLE, SimConfig, catalogue, render
 from protloc_jax.simulate.geometry import make_cells
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.organelles import BUILDERS, Texture
@@ -21,6 +23,12 @@ from protloc_jax.simulate.yeast_organelles import YEAST_BUILDERS, YEAST_SHARED
 
 FOLDER = Path(__file__).parent.parent / "golden" / "simulated_cells"
 INDICES = (0, 25, 50, 75)
+# One untreated field, and three treatments, of each screen: column, values.
+TREATED = {
+    "bbbc021": ("treatment", ("DMSO@0", "taxol@0.3", "AZ-C@0.1", "latrunculin B@3")),
+    "rxrx1": ("sirna", ("EMPTY", "s9000001", "s9000050", "s9900001")),
+    "rxrx19a": ("treatment", ("Mock", "Active SARS-CoV-2", "drug-0001@30", "drug-0005@30")),
+}
 POOL = 4
 CELLS = {
     "hpa_sc": (SimConfig(preset="hpa_sc", n_proteins=12, fovs_per_protein=1, size=192), (0, 9)),
@@ -41,12 +49,24 @@ def _summary(image: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def sample_fields() -> dict[str, tuple[str, np.ndarray]]:
-    """Digest and summary of four fields of every preset of fields."""
+    """Digest and summary of four fields of every preset of fields of proteins."""
     result = {}
     for preset in PRESETS:
         config = SimConfig(preset=preset, n_proteins=40, fovs_per_protein=2, size=96)
         for index in INDICES:
             result[f"{preset}_{index}"] = _summary(render(config, index).image)
+    return result
+
+
+def sample_screens() -> dict[str, tuple[str, np.ndarray]]:
+    """Digest and summary of four fields of each screen."""
+    result = {}
+    for preset in SCREENS:
+        config, (column, values) = SimConfig(preset=preset, size=96), TREATED[preset]
+        table = catalogue(config)[column]
+        for value in values:
+            field = render(config, int(table.index[table == value][0]))
+            result[f"{preset}_{value}"] = _summary(field.image)
     return result
 
 
@@ -95,15 +115,18 @@ def yeast_profiles() -> dict[str, list[float]]:
     return result
 
 
-def write() -> None:
-    """Write the frozen sample."""
+def write(part: str) -> None:
+    """Write the frozen sample of proteins (single cells included) or of screens."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    fields = sample_fields() | sample_cells()
-    np.savez_compressed(FOLDER / "fields.npz", **{name: pooled for name, (_, pooled) in fields.items()})
-    text = {"sha256": {name: digest for name, (digest, _) in fields.items()}, "profiles": class_profiles()}
-    text["yeast_profiles"] = yeast_profiles()
-    (FOLDER / "sample.json").write_text(json.dumps(text, indent=1) + "\n")
+    proteins = part == "proteins"
+    fields = sample_fields() | sample_cells() if proteins else sample_screens()
+    names = ("fields.npz", "sample.json") if proteins else ("screens.npz", "screens.json")
+    np.savez_compressed(FOLDER / names[0], **{name: pooled for name, (_, pooled) in fields.items()})
+    text: dict[str, object] = {"sha256": {name: digest for name, (digest, _) in fields.items()}}
+    if proteins:
+        text |= {"profiles": class_profiles(), "yeast_profiles": yeast_profiles()}
+    (FOLDER / names[1]).write_text(json.dumps(text, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    write()
+    write({"proteins": "proteins", "screens": "screens"}[sys.argv[1]])

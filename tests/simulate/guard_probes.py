@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -28,7 +27,7 @@ class Score(NamedTuple):
 
 
 class Described(NamedTuple):
-    """Fields of a screen: their catalogue rows, intensity features [N, 2C] and texture features [N, F]."""
+    """Fields of a screen: their catalogue rows, intensity features [N, 2C] and each channel's textures [N, 46C]."""
 
     table: pd.DataFrame
     intensity: np.ndarray
@@ -38,33 +37,33 @@ class Described(NamedTuple):
 def _describe(task: tuple[SimConfig, int]) -> tuple[np.ndarray, np.ndarray]:
     config, index = task
     image = render(config, index).image[None]
-    texture = [texture_features(image, protein=channel)[0] for channel in range(image.shape[3])]
+    texture = [texture_features(image[..., [channel]], protein=0)[0] for channel in range(image.shape[3])]
     return intensity_features(image)[0], np.concatenate(texture)
 
 
 def described(config: SimConfig, rows: Sequence[int], *, workers: int = 2) -> Described:
-    """Render and describe some rows of a catalogue; intensities are logarithms, texture sees no brightness."""
+    """Render and describe some rows of a catalogue; intensities are logarithms, texture sees no brightness.
+
+    `workers` processes share the work; with 0 this one does it.
+    """
     tasks = [(config, int(row)) for row in rows]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        intensity, texture = (np.stack(part) for part in zip(*pool.map(_describe, tasks, chunksize=8), strict=True))
+    if workers:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            pairs = list(pool.map(_describe, tasks, chunksize=8))
+    else:
+        pairs = [_describe(task) for task in tasks]
+    intensity, texture = (np.stack(part) for part in zip(*pairs, strict=True))
     table = catalogue(config).iloc[list(rows)].reset_index(drop=True)
-    # Standardised over the screen at hand; a statistic of one channel that another repeats counts twice, no more.
-    both = [_standard(np.log(intensity + 1)), _standard(texture)]
-    return Described(table, *both)
-
-
-def _standard(x: np.ndarray) -> np.ndarray:
-    return (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+    return Described(table, np.log(intensity + 1), texture)
 
 
 def against_controls(x: np.ndarray, plate: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Subtract from every field the mean of its plate's controls (of all its fields where there are none)."""
+    """Fields [N, F] less the mean of their plate's controls, in units of what controls spread around it."""
     result = np.empty_like(x)
     for name in np.unique(plate):
         here = plate == name
-        base = here & control if (here & control).any() else here
-        result[here] = x[here] - x[base].mean(axis=0)
-    return result
+        result[here] = x[here] - x[here & control].mean(axis=0)
+    return result / (result[control].std(axis=0) + 1e-6)
 
 
 def profiles(x: np.ndarray, table: pd.DataFrame, by: Sequence[str]) -> tuple[np.ndarray, pd.DataFrame]:
@@ -114,7 +113,8 @@ def one_shot(x: np.ndarray, labels: np.ndarray, support: np.ndarray, queries: np
 
 
 def classified(x: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> Score:
-    """Balanced accuracy of a logistic regression."""
+    """Recall of a logistic regression, averaged over the classes of the test rows."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=3000))
-    predicted = probe.fit(x[train], labels[train]).predict(x[test])
-    return Score(float(balanced_accuracy_score(labels[test], predicted)), 1 / len(set(labels[test])))
+    predicted, truth = probe.fit(x[train], labels[train]).predict(x[test]), labels[test]
+    recall = [float(np.mean(predicted[truth == name] == name)) for name in sorted(set(truth))]
+    return Score(float(np.mean(recall)), 1 / len(set(labels[train])))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from protloc_jax.config import ConfigError
-from protloc_jax.simulate import SCREENS, SimConfig, catalogue, label_column, label_names
+from protloc_jax.simulate import SCREENS, SimConfig, catalogue, class_names, label_column, label_names
+from protloc_jax.simulate.morphology import LINE_STATES, PARAMETERS
+from protloc_jax.simulate.stains import STAINS
 
 COLUMNS = [
     "id", "plate", "well", "site", "replicate", "batch", "cell_line",
@@ -19,6 +21,24 @@ TREATMENTS = {
     "DNA replication": 8, "Eg5 inhibitors": 12, "Epithelial": 8, "Kinase inhibitors": 5,
     "Microtubule destabilizers": 14, "Microtubule stabilizers": 9, "Protein degradation": 7, "Protein synthesis": 8,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SCREENS))
+def test_screens_are_consistent(name):
+    screen = SCREENS[name]
+    assert len(screen.channels) == len(screen.roles) == len(screen.optics)
+    assert set(screen.roles) <= set(STAINS)
+    assert set(screen.cell_lines) == set(screen.experiments) <= set(LINE_STATES)
+    assert all(set(state) <= set(PARAMETERS) for state in LINE_STATES.values())
+
+
+def test_channels_are_those_of_the_real_sets():
+    assert SCREENS["bbbc021"].channels == ("dna", "tubulin", "actin")
+    assert SCREENS["rxrx1"].channels == ("nucleus", "er", "actin", "rna", "mitochondria", "golgi")
+    assert SCREENS["rxrx19a"].channels == ("nucleus", "er", "actin", "rna", "golgi")
+    assert [SCREENS[name].bit_depth for name in SCREENS] == [16, 8, 8]
+    assert SCREENS["rxrx1"].um_per_pixel == SCREENS["rxrx19a"].um_per_pixel == 0.65
+    assert 0.4 <= SCREENS["bbbc021"].um_per_pixel <= 0.65
 
 
 @pytest.mark.parametrize("name", list(SCREENS))
@@ -172,3 +192,5 @@ def test_every_bad_field_of_a_screen_is_named_at_once():
         SimConfig(sites=2, cell_lines=("U2OS",))
     with pytest.raises(ValueError, match="no perturbation screen"):
         _ = SimConfig().screen
+    with pytest.raises(ConfigError, match="label_names"):
+        class_names("bbbc021")
