@@ -18,7 +18,7 @@ def test_rows_are_classes_or_treatments_or_what_is_asked_for():
     assert grouping(screen, None) == "moa"
     assert grouping(screen.assign(moa=""), None) == "compound"
     assert grouping(screen, "cell_line") == "cell_line"
-    with pytest.raises(ValueError, match="no column 'compond'. Did you mean 'compound'"):
+    with pytest.raises(ValueError, match=r"no column 'compond'\. Did you mean 'compound'"):
         grouping(screen, "compond")
 
 
