@@ -54,5 +54,5 @@ def test_neighbours_tell_the_class_in_plain_fields_and_not_in_pooled_ones():
         )["around"]
         for share in (0.0, 1.0)
     )
-    assert plain.accuracy > 0.30, plain
-    assert pooled.accuracy < 0.12, pooled
+    assert plain.accuracy > 0.25, plain
+    assert pooled.accuracy < min(0.15, 0.5 * plain.accuracy), (plain, pooled)
