@@ -1,4 +1,4 @@
-"""The frozen sample: small fields, single cells and the place of every class, written once and compared ever after.
+"""The frozen sample: eight small fields and the place of every class, written once and compared ever after.
 
 `python tests/simulate/golden_sample.py` writes it anew; do so only when the simulated data are meant to change.
 """
@@ -11,52 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from protloc_jax.simulate import PRESETS, SINGLE, SimConfig, render
+from protloc_jax.simulate import PRESETS, SimConfig, render
 from protloc_jax.simulate.geometry import make_cells
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.organelles import BUILDERS, Texture
 from protloc_jax.simulate.structures import Scene
-from protloc_jax.simulate.yeast import make_yeast
-from protloc_jax.simulate.yeast_organelles import YEAST_BUILDERS, YEAST_SHARED
 
 FOLDER = Path(__file__).parent.parent / "golden" / "simulated_cells"
 INDICES = (0, 25, 50, 75)
 POOL = 4
-CELLS = {
-    "hpa_sc": (SimConfig(preset="hpa_sc", n_proteins=12, fovs_per_protein=1, size=192), (0, 9)),
-    "hpa_sc_pooled": (SimConfig(preset="hpa_sc", n_proteins=12, fovs_per_protein=1, size=192, pooled=1.0), (5,)),
-    "yeast": (SimConfig(preset="yeast", n_proteins=20, fovs_per_protein=1, size=128), (0, 10, 20, 30)),
-    "yeast_pooled": (
-        SimConfig(preset="yeast", unit="field", n_proteins=20, fovs_per_protein=1, size=96, pooled=1.0),
-        (3,),
-    ),
-}
-
-
-def _summary(image: np.ndarray) -> tuple[str, np.ndarray]:
-    """SHA-256 of an image, and its means over 4 x 4 pixels in units of the channel's mean."""
-    side = image.shape[0] // POOL
-    pooled = image.reshape(side, POOL, side, POOL, -1).mean(axis=(1, 3))
-    return hashlib.sha256(image.tobytes()).hexdigest(), (pooled / pooled.mean(axis=(0, 1))).astype(np.float16)
 
 
 def sample_fields() -> dict[str, tuple[str, np.ndarray]]:
-    """Digest and summary of four fields of every preset of fields."""
+    """SHA-256 of the image, and means over 4 x 4 pixels in units of the channel's mean, of four fields a preset."""
     result = {}
     for preset in PRESETS:
         config = SimConfig(preset=preset, n_proteins=40, fovs_per_protein=2, size=96)
         for index in INDICES:
-            result[f"{preset}_{index}"] = _summary(render(config, index).image)
+            image = render(config, index).image
+            side = image.shape[0] // POOL
+            pooled = image.reshape(side, POOL, side, POOL, -1).mean(axis=(1, 3))
+            digest = hashlib.sha256(image.tobytes()).hexdigest()
+            result[f"{preset}_{index}"] = digest, (pooled / pooled.mean(axis=(0, 1))).astype(np.float16)
     return result
-
-
-def sample_cells() -> dict[str, tuple[str, np.ndarray]]:
-    """The same of single cells, plain and pooled, and of a pooled field."""
-    return {
-        f"{name}_{index}": _summary(render(config, index).image)
-        for name, (config, indices) in CELLS.items()
-        for index in indices
-    }
 
 
 def class_profiles() -> dict[str, list[float]]:
@@ -75,33 +52,12 @@ def class_profiles() -> dict[str, list[float]]:
     return result
 
 
-def yeast_profiles() -> dict[str, list[float]]:
-    """The same for yeast: shares in the nucleus, at its envelope, in the vacuole, at its membrane, cortex and buds."""
-    preset = SINGLE["yeast"]
-    cells = make_yeast(generator(0, "golden", "yeast"), preset, preset.cell_lines["BY4741"], 192)
-    scene = Scene(cells, lambda name: generator(0, "golden", name), recipes=YEAST_SHARED)
-    zones = (
-        cells.envelope < -0.3,
-        np.abs(cells.envelope) <= 0.3,
-        cells.vacuole < -0.3,
-        np.abs(cells.vacuole) <= 0.3,
-        cells.from_membrane < 0.4,
-        cells.bud,
-    )
-    result = {}
-    for name, build in YEAST_BUILDERS.items():
-        part = build(scene, generator(0, "golden", "map", name), Texture())
-        result[name] = [round(float(part[zone & cells.inside].sum() / part.sum()), 4) for zone in zones]
-    return result
-
-
 def write() -> None:
     """Write the frozen sample."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    fields = sample_fields() | sample_cells()
+    fields = sample_fields()
     np.savez_compressed(FOLDER / "fields.npz", **{name: pooled for name, (_, pooled) in fields.items()})
     text = {"sha256": {name: digest for name, (digest, _) in fields.items()}, "profiles": class_profiles()}
-    text["yeast_profiles"] = yeast_profiles()
     (FOLDER / "sample.json").write_text(json.dumps(text, indent=1) + "\n")
 
 
