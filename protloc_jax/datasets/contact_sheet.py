@@ -25,6 +25,7 @@ _ROLE_COLOURS: dict[str, tuple[float, float, float]] = {
 }
 _SPARE = [(1.0, 1.0, 1.0), (0.1, 0.9, 0.9), (1.0, 0.2, 0.9), (1.0, 0.55, 0.1), (0.8, 0.5, 1.0), (0.9, 0.85, 0.1)]
 _GAP, _LINE = 4, 14
+_FULL = 2.5  # channels that a composite adds at full strength; more are dimmed together, or all turns white
 
 
 def colours(channels: ChannelSet) -> np.ndarray:
@@ -57,6 +58,7 @@ def contact_sheet(
     scale = tile / max(height, width)
     box = (max(1, round(width * scale)), max(1, round(height * scale)))
     tints = colours(channels)
+    dim = min(1.0, _FULL / len(channels))
     columns = len(channels) + 1
     row_height = box[1] + _LINE + _GAP
     top = _LINE * (2 if title else 1) + _GAP
@@ -71,7 +73,7 @@ def contact_sheet(
         low, high = np.asarray(limits[row], np.float64).T
         grey = np.clip((image - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
         pictures = [grey[..., c, None] * tints[c] for c in range(len(channels))]
-        for column, picture in enumerate([*pictures, np.minimum(sum(pictures), 1.0)]):
+        for column, picture in enumerate([*pictures, np.minimum(dim * sum(pictures), 1.0)]):
             tile_image = Pillow.fromarray(np.rint(picture * 255).astype(np.uint8)).resize(
                 box, Pillow.Resampling.BILINEAR if scale < 1 else Pillow.Resampling.NEAREST
             )

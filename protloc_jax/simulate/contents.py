@@ -74,15 +74,16 @@ def mix_by_cell(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factors [H, W] for structure and pool (after optics) that bring every cell to one contrast.
 
-    Each cell, taken with as much empty background beside it, is mixed as `mix` does a field; its mean becomes its
-    expression.
+    Each cell, taken with as much empty background beside it as the field has per cell area, is mixed as `mix` does a
+    field; its mean becomes its expression.
     """
+    cover = float(cells.inside.mean())
     shares = np.zeros((2, len(cells.shapes)))
     for k, box in enumerate(scipy.ndimage.find_objects(cells.cell_labels, max_label=len(cells.shapes))):
         if box is None:
             continue
         mine = cells.cell_labels[box] == k + 1
-        none = np.zeros(int(mine.sum()), np.float32)
+        none = np.zeros(round(float(mine.sum()) * (1 - cover) / cover), np.float32)
         pair = mix(np.concatenate([structure[box][mine], none]), np.concatenate([pool[box][mine], none]), contrast)
-        shares[:, k] = 0.5 * expression[k] * np.array(pair)
+        shares[:, k] = mine.sum() / (mine.sum() + none.size) * expression[k] * np.array(pair)
     return cells.per_cell(shares[0]), cells.per_cell(shares[1])

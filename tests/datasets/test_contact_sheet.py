@@ -39,3 +39,11 @@ def test_long_captions_and_wide_images_do_not_break_the_sheet():
     image = np.full((10, 90, 1), 7, np.uint8)
     sheet = contact_sheet([image] * 3, ["x" * 500] * 3, parse("gfp"), [np.array([[7, 7]])] * 3, tile=60)
     assert sheet.size[0] < 200
+
+
+def test_many_channels_are_dimmed_together_so_that_the_composite_keeps_its_colours():
+    names = parse("dapi,er:er,phalloidin,rna:rna,golgi:golgi")
+    image = np.full((20, 20, 5), 100, np.uint8)
+    sheet = np.asarray(contact_sheet([image], ["one"], names, [np.array([[0, 100]] * 5)], tile=20)).astype(float)
+    composite = sheet[-(20 + 14 + 4) :, -24:-4][5, 5]
+    np.testing.assert_allclose(composite, np.minimum(0.5 * colours(names).sum(axis=0), 1) * 255, atol=1)

@@ -1,4 +1,4 @@
-"""The frozen sample: small images of every preset and the place of every class, written once and compared ever after.
+"""The frozen sample: small fields of every preset and the place of every class, written once and compared ever after.
 
 `python tests/simulate/golden_sample.py proteins` (or `screens`) writes that part anew; do so only when the simulated
 data are meant to change.
@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from protloc_jax.simulate import PRESETS, SCREENS, SINGLE, SimConfig, catalogue, render
+from protloc_jax.simulate import PRESETS, SCREENS, SimConfig, catalogue, render
 from protloc_jax.simulate.geometry import make_cells
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.organelles import BUILDERS, Texture
 from protloc_jax.simulate.structures import Scene
-from protloc_jax.simulate.yeast import make_yeast
-from protloc_jax.simulate.yeast_organelles import YEAST_BUILDERS, YEAST_SHARED
 
 FOLDER = Path(__file__).parent.parent / "golden" / "simulated_cells"
 INDICES = (0, 25, 50, 75)
@@ -30,53 +28,36 @@ TREATED = {
     "rxrx19a": ("treatment", ("Mock", "Active SARS-CoV-2", "drug-0001@30", "drug-0005@30")),
 }
 POOL = 4
-CELLS = {
-    "hpa_sc": (SimConfig(preset="hpa_sc", n_proteins=12, fovs_per_protein=1, size=192), (0, 9)),
-    "hpa_sc_pooled": (SimConfig(preset="hpa_sc", n_proteins=12, fovs_per_protein=1, size=192, pooled=1.0), (5,)),
-    "yeast": (SimConfig(preset="yeast", n_proteins=20, fovs_per_protein=1, size=128), (0, 10, 20, 30)),
-    "yeast_pooled": (
-        SimConfig(preset="yeast", unit="field", n_proteins=20, fovs_per_protein=1, size=96, pooled=1.0),
-        (3,),
-    ),
-}
 
 
-def _summary(image: np.ndarray) -> tuple[str, np.ndarray]:
-    """SHA-256 of an image, and its means over 4 x 4 pixels in units of the channel's mean."""
+def digest_and_pooled(config: SimConfig, index: int) -> tuple[str, np.ndarray]:
+    """SHA-256 of one field's image, and its means over 4 x 4 pixels in units of the channel's mean."""
+    image = render(config, index).image
     side = image.shape[0] // POOL
     pooled = image.reshape(side, POOL, side, POOL, -1).mean(axis=(1, 3))
     return hashlib.sha256(image.tobytes()).hexdigest(), (pooled / pooled.mean(axis=(0, 1))).astype(np.float16)
 
 
 def sample_fields() -> dict[str, tuple[str, np.ndarray]]:
-    """Digest and summary of four fields of every preset of fields of proteins."""
-    result = {}
-    for preset in PRESETS:
-        config = SimConfig(preset=preset, n_proteins=40, fovs_per_protein=2, size=96)
-        for index in INDICES:
-            result[f"{preset}_{index}"] = _summary(render(config, index).image)
-    return result
+    """Digest and pooled image of four fields of each protein preset."""
+    return {
+        f"{preset}_{index}": digest_and_pooled(
+            SimConfig(preset=preset, n_proteins=40, fovs_per_protein=2, size=96), index
+        )
+        for preset in PRESETS
+        for index in INDICES
+    }
 
 
 def sample_screens() -> dict[str, tuple[str, np.ndarray]]:
-    """Digest and summary of four fields of each screen."""
+    """Digest and pooled image of four fields of each screen."""
     result = {}
     for preset in SCREENS:
         config, (column, values) = SimConfig(preset=preset, size=96), TREATED[preset]
         table = catalogue(config)[column]
         for value in values:
-            field = render(config, int(table.index[table == value][0]))
-            result[f"{preset}_{value}"] = _summary(field.image)
+            result[f"{preset}_{value}"] = digest_and_pooled(config, int(table.index[table == value][0]))
     return result
-
-
-def sample_cells() -> dict[str, tuple[str, np.ndarray]]:
-    """The same of single cells, plain and pooled, and of a pooled field."""
-    return {
-        f"{name}_{index}": _summary(render(config, index).image)
-        for name, (config, indices) in CELLS.items()
-        for index in indices
-    }
 
 
 def class_profiles() -> dict[str, list[float]]:
@@ -95,36 +76,15 @@ def class_profiles() -> dict[str, list[float]]:
     return result
 
 
-def yeast_profiles() -> dict[str, list[float]]:
-    """The same for yeast: shares in the nucleus, at its envelope, in the vacuole, at its membrane, cortex and buds."""
-    preset = SINGLE["yeast"]
-    cells = make_yeast(generator(0, "golden", "yeast"), preset, preset.cell_lines["BY4741"], 192)
-    scene = Scene(cells, lambda name: generator(0, "golden", name), recipes=YEAST_SHARED)
-    zones = (
-        cells.envelope < -0.3,
-        np.abs(cells.envelope) <= 0.3,
-        cells.vacuole < -0.3,
-        np.abs(cells.vacuole) <= 0.3,
-        cells.from_membrane < 0.4,
-        cells.bud,
-    )
-    result = {}
-    for name, build in YEAST_BUILDERS.items():
-        part = build(scene, generator(0, "golden", "map", name), Texture())
-        result[name] = [round(float(part[zone & cells.inside].sum() / part.sum()), 4) for zone in zones]
-    return result
-
-
 def write(part: str) -> None:
-    """Write the frozen sample of proteins (single cells included) or of screens."""
+    """Write the frozen sample of proteins or of screens."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    proteins = part == "proteins"
-    fields = sample_fields() | sample_cells() if proteins else sample_screens()
-    names = ("fields.npz", "sample.json") if proteins else ("screens.npz", "screens.json")
+    fields = sample_fields() if part == "proteins" else sample_screens()
+    names = ("fields.npz", "sample.json") if part == "proteins" else ("screens.npz", "screens.json")
     np.savez_compressed(FOLDER / names[0], **{name: pooled for name, (_, pooled) in fields.items()})
     text: dict[str, object] = {"sha256": {name: digest for name, (digest, _) in fields.items()}}
-    if proteins:
-        text |= {"profiles": class_profiles(), "yeast_profiles": yeast_profiles()}
+    if part == "proteins":
+        text["profiles"] = class_profiles()
     (FOLDER / names[1]).write_text(json.dumps(text, indent=1) + "\n")
 
 

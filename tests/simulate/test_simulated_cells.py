@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -127,7 +127,7 @@ def test_many_cells_in_any_order_render_each_run_of_a_field_once(monkeypatch):
 
     monkeypatch.setattr(fields, "render", count)
     assert all(same(a, b) for a, b in zip(render_many(YEAST, wanted, workers=0), alone, strict=True))
-    assert len(rendered) == 1 + sum(table.field[a] != table.field[b] for a, b in itertools.pairwise(wanted))
+    assert len(rendered) == 1 + sum(table.field[a] != table.field[b] for a, b in pairwise(wanted))
     rendered.clear()
     crops._rendered.cache_clear()
     for position in range(12):  # in order, one by one, as packing does
