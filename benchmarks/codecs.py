@@ -38,7 +38,7 @@ SETS = {
     "dsb2018": ("dsb2018_nuclei/images/*.png", "nuclei, 256 x 256 and others"),
 }
 SIDE = 512
-NOW = {"uint8": "delta zstd3", "uint16": "shuffle zstd3"}
+NOW = {"uint8": "delta zstd1", "uint16": "shuffle zstd3"}
 
 
 Packing = tuple[Callable[[bytes], Any], Callable[[bytes], Any]]

@@ -21,7 +21,7 @@ SETTINGS = {
     "yeast": "--n-proteins 60 --fovs-per-protein 1 --size 96",
     "bbbc021": "--n-compounds 24 --doses 1 --replicates 1 --sites 1 --batches 2 --size 48",
     "rxrx1": "--n-compounds 6 --batches 3 --sites 1 --cell-lines HUVEC --size 48",
-    "rxrx19a": "--n-compounds 8 --doses 2 --replicates 3 --batches 1 --cell-lines HRCE --size 48",
+    "rxrx19a": "--n-compounds 4 --doses 2 --replicates 2 --batches 2 --cell-lines HRCE --size 48",
 }
 SMALLEST = (
     *("views.global_size=16", "views.local_size=8", "views.n_local=1", "model.image_size=16", "model.depth=1"),
