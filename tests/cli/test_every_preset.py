@@ -41,8 +41,8 @@ def test_records_pretraining_features_and_scores(preset, tmp_path, capsys):
     assert main(["embed", "--weights", run, "--records", records, "--out", table, "--batch", "16"]) == 0
     features = read(Path(table))
     assert np.isfinite(features.x).all() and np.std(features.x, axis=0).max() > 0
-    evaluate = ["evaluate", f"trained={table}", "--records", records, "--out", scores]
-    assert main([*evaluate, "--set", "resamples=50", "--set", "l2=0.1"]) == 0
+    evaluate = ["evaluate", f"trained={table}", "--out", scores, "--set", "resamples=50"]
+    assert main([*evaluate, "--set", "evaluators=knn", "--set", "k=5"]) == 0
     assert "SYNTHETIC" in capsys.readouterr().out
     found = json.loads(Path(scores).read_text())["systems"]["trained"]
     assert 0 <= found["knn"]["macro_f1"]["estimate"] <= 1

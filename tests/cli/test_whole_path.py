@@ -104,7 +104,7 @@ def test_killed_halfway_and_resumed_equals_one_shot(made):
 
     asked = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rooms, "_encode", lambda *a, real=rooms._encode: asked.append(len(a[2])) or real(*a))
+        patch.setattr(rooms, "_encode", lambda *a, real=rooms._encode, **k: asked.append(len(a[2])) or real(*a, **k))
         assert main(killed) == 0
     assert asked == [10, 10, 10, 10, 10, 2], "only what was missing is encoded again"
     assert not parts.exists()
