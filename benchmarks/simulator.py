@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 
 from protloc_jax import simulate
-from protloc_jax.simulate import PRESETS, SimConfig
+from protloc_jax.simulate import DOMAINS, SimConfig
 
 WANTED = 6.0
 
@@ -35,12 +35,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--fields", type=int, default=6, help="fields a turn")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--presets", nargs="+", default=list(DOMAINS), choices=list(DOMAINS))
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-    configs = {name: SimConfig(preset=name, size=args.size) for name in args.presets}
+    configs = {name: SimConfig(preset=name, size=args.size, unit="field") for name in args.presets}
     # Rows spread over the catalogue: other proteins, classes, plates and cell lines.
     rows: dict[str, list[int]] = {}
     for name, config in configs.items():
@@ -72,7 +72,7 @@ def main() -> None:
         "rows": [
             {
                 "preset": name,
-                "channels": len(PRESETS[name].channels),
+                "channels": len(DOMAINS[name].channels),
                 "fields_per_second": statistics.median(wall[name]),
                 "fields_per_processor_second": statistics.median(processor[name]),
                 "all_fields_per_second": wall[name],
