@@ -9,8 +9,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from protloc_jax.datasets.crop_manifest import cell_manifest
 from protloc_jax.datasets.crop_plan import FieldPlan, Sizes, plan_field, sizes_of
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.inspection import default_workers
+from protloc_jax.datasets.ordered_map import ordered_map
 from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.watershed import SegmentationUnavailable, SegmentConfig
 from protloc_jax.images import MAX_PIXELS, ImageError
@@ -100,8 +100,9 @@ def prepare(
     folder_of_masks = _masks_folder(masks_out, labels, ids)
     problems = Problems()
     plans: list[FieldPlan] = []
+    task = _Task(found, labels, crop, sizes, folder_of_masks)
     with Progress(progress, "masks", 0, len(ids)) as bar:
-        for plan in _plans(_Task(found, labels, crop, sizes, folder_of_masks), len(ids), count):
+        for plan in ordered_map(task, range(len(ids)), count, at_once=_AT_ONCE):
             if isinstance(plan, str):
                 problems.add("label images", f"{ids[len(plans)]}: {plan}")
                 plan = FieldPlan([], [], 0)
@@ -210,16 +211,6 @@ def _masks_folder(masks_out: str | Path | None, labels: Labels, ids: Sequence[st
     if outside:
         raise DatasetError(f"masks_out: ids that lead out of the folder: {capped(outside)}.")
     return Path(masks_out)
-
-
-def _plans(task: _Task, n: int, workers: int) -> Iterator[FieldPlan | str]:
-    """Plans in order; a bounded number of fields is in work."""
-    if workers <= 1:
-        yield from map(task, range(n))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, n, _AT_ONCE):
-            yield from pool.map(task, range(start, min(start + _AT_ONCE, n)))
 
 
 def _notes(plans: list[FieldPlan], fields: Fields) -> list[str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from protloc_jax import images
 from protloc_jax.data.intensity import constant_channels
@@ -17,6 +14,7 @@ from protloc_jax.data.packing_progress import Progress
 from protloc_jax.datasets.corrections import CannotResample, Corrections
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.gathered import Gathered
+from protloc_jax.datasets.ordered_map import ordered_map
 from protloc_jax.datasets.problems import Problems
 from protloc_jax.datasets.row_images import Paths, Seen, load_image, load_mask, row_header
 from protloc_jax.datasets.stated_channels import compare_channels
@@ -41,7 +39,7 @@ def inspect(
     )
     seen: list[Seen | None] = []
     with Progress(progress, "checking", 0, total) as bar:
-        for number, (result, kind, text) in enumerate(_map(look, tasks, workers)):
+        for number, (result, kind, text) in enumerate(ordered_map(look, tasks, workers, at_once=_AT_ONCE)):
             seen.append(result)
             if kind:
                 problems.add(kind, f"{found.rows[number]}: {text}", number)
@@ -123,17 +121,6 @@ def _mask_problem(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> 
     if mask[:2] == image[:2]:
         return ""
     return f"{path} is {mask[0]} x {mask[1]} where the image is {image[0]} x {image[1]}"
-
-
-def _map(function: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Ordered map over threads that never holds more than a few thousand results."""
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    tasks = iter(tasks)
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(itertools.islice(tasks, _AT_ONCE)):
-            yield from pool.map(function, batch)
 
 
 def _compare(config: FolderConfig, found: Gathered, seen: Sequence[Seen | None], problems: Problems) -> None:

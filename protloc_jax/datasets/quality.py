@@ -6,9 +6,6 @@ Everything lands in columns named `qc_*` beside the id, so that images can be le
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +17,7 @@ from protloc_jax.config import ConfigError, nearest, opt
 from protloc_jax.data.manifest import capped, listed
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.data.records import Records
+from protloc_jax.datasets.ordered_map import ordered_map
 from protloc_jax.datasets.plates import FORMATS, robust_z_within
 from protloc_jax.datasets.quality_measures import TOP_LEVELS, channel_measures, correlations, count_nuclei, top_counts
 
@@ -122,7 +120,7 @@ def measure(records: Records, config: QualityConfig, *, workers: int = 0, progre
 
     rows = []
     with Progress(progress, f"quality {records.info.name}", 0, records.n) as bar:
-        for found in _map(one, range(records.n), workers):
+        for found in ordered_map(one, range(records.n), workers, at_once=_AT_ONCE):
             rows.append(found)
             bar.advance(1)
     return _table(records, config, pd.DataFrame(rows))
@@ -209,14 +207,3 @@ def _table(records: Records, config: QualityConfig, found: pd.DataFrame) -> pd.D
 
 def _raise(raised: dict[str, np.ndarray], name: str, rows: Any) -> None:
     raised[name] = raised.get(name, np.zeros(len(rows), bool)) | np.asarray(rows, bool)
-
-
-def _map(function: Callable[[int], Any], tasks: Iterable[int], workers: int) -> Iterator[Any]:
-    """Ordered map over threads that never holds more than a thousand results."""
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    tasks = iter(tasks)
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(itertools.islice(tasks, _AT_ONCE)):
-            yield from pool.map(function, batch)
