@@ -13,14 +13,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "protloc_jax"
 
 # Room -> rank. A room is a folder or a top-level file of the package. `simulate` stands below `datasets`, which packs
-# what it renders; `views` stands below `model`, whose encoder prepares images as training views are prepared.
+# what it renders; `views` stands below `model`, whose encoder prepares images as training views are prepared; `convert`
+# stands above `train`, in whose checkpoint format it writes.
 RANKS: dict[str, float] = {
     **dict.fromkeys(("config", "xla_flags"), 0),
     **dict.fromkeys(("channels", "images"), 0.5),
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),
     "views": 1.5,
     **dict.fromkeys(("datasets", "model", "objective", "knowledge", "report"), 2),
-    **dict.fromkeys(("train", "convert"), 3),
+    "train": 3,
+    "convert": 3.5,
     **dict.fromkeys(("eval", "plan"), 4),
     "studies": 5,
     "cli": 6,
