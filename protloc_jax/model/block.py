@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from protloc_jax.model.attention import Attention
 from protloc_jax.model.config import VitConfig
-from protloc_jax.model.layers import Dtype, LayerNorm, Linear, compute_dtype, gelu
+from protloc_jax.model.layers import ACTIVATIONS, Dtype, LayerNorm, Linear, compute_dtype
 
 # What remat "selective" keeps of a block besides its input. The rest (norms, queries to values, attention weights,
 # GELU) is cheap to make again, and the attention weights, T numbers a token and head, are what fills the memory.
@@ -17,17 +17,19 @@ KEPT = ("attention_output", "mlp_hidden")
 
 
 class Mlp(nn.Module):
-    """Two linear maps with an exact GELU between."""
+    """Two linear maps with a non-linearity between; the first is twice as wide where that is a gate."""
 
     dim: int
     hidden: int
     dtype: Dtype | None = None
     kernels: str = "trunc_normal"
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = Linear(self.hidden, self.dtype, kernels=self.kernels, name="fc1")(x)
-        wide = gelu(checkpoint_name(wide, KEPT[1]))
+        made = self.hidden * (2 if self.activation == "swiglu" else 1)
+        wide = Linear(made, self.dtype, kernels=self.kernels, name="fc1")(x)
+        wide = ACTIVATIONS[self.activation](checkpoint_name(wide, KEPT[1]))
         return Linear(self.dim, self.dtype, kernels=self.kernels, name="fc2")(wide)
 
 
@@ -42,7 +44,7 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(config.norm_eps, dtype)
         self.attn = Attention(dim, heads, config.qkv_bias, dtype, config.init)
         self.norm2 = LayerNorm(config.norm_eps, dtype)
-        self.mlp = Mlp(dim, hidden, dtype, config.init)
+        self.mlp = Mlp(dim, hidden, dtype, config.init, config.mlp)
         if config.layerscale:
             gain = nn.initializers.constant(config.layerscale)
             self.ls1 = self.param("ls1", gain, (dim,), jnp.float32)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from protloc_jax.config import check_literals, opt
 
-Position = Literal["dino", "dinov2_registers", "timm", "jax_zoom", "none"]
+Position = Literal["dino", "dinov2_registers", "timm", "hf", "jax_zoom", "none"]
 
 
 class VitShape(NamedTuple):
@@ -16,7 +16,7 @@ class VitShape(NamedTuple):
     dim: int
     depth: int
     heads: int
-    hidden: int
+    hidden: int  # numbers that enter the MLP's second map; a gated MLP makes twice as many
 
 
 # DeiT / DINO naming (facebookresearch/dino, vision_transformer.py); L is ViT-L of the original paper, table 1.
@@ -40,12 +40,24 @@ class VitConfig:
     depth: int = opt(0, "number of blocks; 0 = from size")
     heads: int = opt(0, "attention heads; 0 = from size")
     mlp_ratio: float = opt(0.0, "hidden width of the MLP over token width; 0 = from size (4)")
-    registers: int = opt(0, "extra tokens without position (Darcet et al. 2023)")
+    registers: int = opt(0, "extra tokens without an image patch (Darcet et al. 2023)")
+    class_token: bool = opt(True, "a class token; without one the image's vector is the mean patch token")
+    position_prefix: Literal["cls", "none", "all"] = opt(
+        "cls", "tokens before the patches that the position table has rows for: class token, none, or registers too"
+    )
+    mlp: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"] = opt(
+        "gelu", "non-linearity of the MLP: exact, tanh or sigmoid form of GELU, or a SiLU gate (SwiGLU)"
+    )
+    pre_norm: bool = opt(False, "layer norm of all tokens before the first block (CLIP)")
+    stem_bias: bool = opt(True, "bias in the patch projection")
+    final_norm: Literal["tokens", "pooled", "none"] = opt(
+        "tokens", "last layer norm: on every token, on the mean patch token alone (timm's fc_norm), or none"
+    )
     layerscale: float = opt(0.0, "initial LayerScale gain; 0 = no LayerScale")
     drop_path: float = opt(0.0, "stochastic depth of the last block, rising linearly from 0 at the first")
     qkv_bias: bool = opt(True, "bias in the fused query-key-value projection")
     norm_eps: float = opt(1e-6, "epsilon of every layer norm (DINO and timm ViT: 1e-6)")
-    position: Literal["dino", "dinov2_registers", "timm", "jax_zoom", "none"] = opt(
+    position: Literal["dino", "dinov2_registers", "timm", "hf", "jax_zoom", "none"] = opt(
         "dino", "how the position table is resized to other grids"
     )
     init: Literal["trunc_normal", "fan_in"] = opt(
@@ -74,6 +86,8 @@ class VitConfig:
             problems.append(f"drop_path={self.drop_path}: must be in [0, 1).")
         if self.norm_eps <= 0:
             problems.append(f"norm_eps={self.norm_eps}: must be above 0.")
+        if self.position_prefix == "all" and not self.registers and not self.class_token:
+            problems.append("position_prefix='all': there is no token before the patches.")
         if self.patch > self.image_size >= 1:
             problems.append(f"patch={self.patch} is larger than image_size={self.image_size}.")
         if not problems:
@@ -101,7 +115,17 @@ class VitConfig:
     @property
     def prefix(self) -> int:
         """Tokens before the patches: the class token and the registers."""
-        return 1 + self.registers
+        return self.class_token + self.registers
+
+    @property
+    def positioned(self) -> int:
+        """How many of the tokens before the patches have a row in the position table."""
+        return {"none": 0, "cls": int(self.class_token), "all": self.prefix}[self.position_prefix]
+
+    @property
+    def mean_pooled(self) -> bool:
+        """Whether the image's vector is the mean patch token and not the class token."""
+        return not self.class_token or self.final_norm == "pooled"
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for an image of `height` x `width` pixels; a remainder is dropped."""

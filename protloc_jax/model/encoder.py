@@ -77,7 +77,7 @@ class Encoder:
         """One vector an image, [B, P * layers * (1 or 2) * D], pooled on the device.
 
         layers   the last so many blocks are concatenated, earliest first, each through the final norm (DINO's probe)
-        pooling  "cls": the class token; "mean": the mean patch token; "cls+mean": both, in that order, per block
+        pooling  "cls": the class token (of a model without one, its own mean vector); "mean": the mean patch token; "cls+mean": both, in that order, per block
         Passes of the channel plan come first in the order of concatenation. Raises ValueError for what does not exist.
         """
         self._check(images)
@@ -94,6 +94,8 @@ class Encoder:
         Each map sums to less than 1: the rest goes to the class token itself and to registers.
         """
         self._check(images)
+        if not self.config.class_token:
+            raise ValueError("the model has no class token, so there is no attention from it to the patches.")
         maps = [np.asarray(_attention(self.config, self.prepare, self.params, x)) for x in self._passes(images)]
         return np.stack(maps, axis=1)
 

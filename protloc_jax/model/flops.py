@@ -33,7 +33,8 @@ def vit_flops(config: VitConfig, size: int) -> int:
     rows, columns = config.grid(size, size)
     patches = rows * columns
     tokens = patches + config.prefix
-    linear = tokens * dim * (4 * dim + 2 * hidden)
+    maps = 3 if config.mlp == "swiglu" else 2
+    linear = tokens * dim * (4 * dim + maps * hidden)
     attention = 2 * tokens * tokens * dim
     stem = patches * config.patch**2 * config.channels * dim
     return 2 * (depth * (linear + attention) + stem)

@@ -64,6 +64,26 @@ def gelu(x: jax.Array) -> jax.Array:
     return nn.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """The tanh approximation of GELU that big_vision's models are trained with."""
+    return nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(1.702 x), the approximation of GELU in OpenAI's CLIP."""
+    return x * nn.sigmoid(1.702 * x)
+
+
+def swiglu(x: jax.Array) -> jax.Array:
+    """SiLU(first half) * second half of the last axis (Shazeer 2020); DINOv2's giant model."""
+    gate, value = jnp.split(x, 2, axis=-1)
+    return nn.silu(gate) * value
+
+
+# What stands between the two maps of an MLP, by the name used in configurations.
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "swiglu": swiglu}
+
+
 class LayerNorm(nn.Module):
     """Layer norm over the last axis, mean and variance in two passes, computed in at least float32.
 

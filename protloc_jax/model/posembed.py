@@ -7,6 +7,7 @@ conventions differ by up to a few percent of the table's values, far more than c
   wanted grid before forming the scale factor, and that factor itself maps coordinates.
 - "dinov2_registers": DINOv2 with registers. By size, bicubic with antialias (a = -0.5).
 - "timm": timm's `resample_abs_pos_embed`. By size, bicubic with antialias; skipping looks at the grid only.
+- "hf": Hugging Face's ViT and DINOv2. By size, bicubic (a = -0.75, no antialias).
 - "jax_zoom": google-research/vision_transformer. Linear with aligned corners (`scipy.ndimage.zoom`, order 1).
 """
 
@@ -21,22 +22,25 @@ import numpy as np
 from protloc_jax.model.config import Position
 
 
-def resize_table(table: jax.Array, convention: Position, patch: int, height: int, width: int) -> jax.Array:
-    """Position table [1, 1 + g*g, D] resized for an image of `height` x `width` pixels: [1, 1 + h*w, D].
+def resize_table(
+    table: jax.Array, convention: Position, patch: int, height: int, width: int, *, prefix: int = 1
+) -> jax.Array:
+    """Position table [1, prefix + g*g, D] resized for an image of `height` x `width` pixels: [1, prefix + h*w, D].
 
-    The class position (row 0) is kept. The table is returned as it is where the convention skips resizing.
+    The first `prefix` rows (the class token's) are kept. The table is returned as it is where the convention skips
+    resizing.
     """
-    side = round((table.shape[1] - 1) ** 0.5)
+    side = round((table.shape[1] - prefix) ** 0.5)
     rows, columns = height // patch, width // patch
     square = rows == columns if convention in ("timm", "jax_zoom") else height == width
     if rows * columns == side * side and square:
         return table
     down = jnp.asarray(axis_matrix(convention, side, rows), table.dtype)
     across = jnp.asarray(axis_matrix(convention, side, columns), table.dtype)
-    grid = table[0, 1:].reshape(side, side, -1)
+    grid = table[0, prefix:].reshape(side, side, -1)
     grid = jnp.einsum("rs,sct->rct", down, grid, precision="highest")
     grid = jnp.einsum("cs,rst->rct", across, grid, precision="highest")
-    return jnp.concatenate([table[:, :1], grid.reshape(1, rows * columns, -1)], axis=1)
+    return jnp.concatenate([table[:, :prefix], grid.reshape(1, rows * columns, -1)], axis=1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -44,6 +48,8 @@ def axis_matrix(convention: Position, size: int, out: int) -> np.ndarray:
     """Interpolation matrix [out, size] of one axis, float64; every row sums to 1."""
     if convention == "dino":
         return _cubic(size, out, scale=(out + 0.1) / size)
+    if convention == "hf":
+        return _cubic(size, out, scale=out / size)
     if convention in ("dinov2_registers", "timm"):
         return _cubic_antialiased(size, out)
     if convention == "jax_zoom":

@@ -29,13 +29,14 @@ class PatchStem(nn.Module):
     dim: int
     patch: int
     dtype: Dtype | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         channels = images.shape[-1]
         init = uniform_fan_in(self.patch * self.patch * channels)
         kernel = self.param("kernel", init, (self.patch, self.patch, channels, self.dim))
-        bias = self.param("bias", init, (self.dim,))
+        bias = self.param("bias", init, (self.dim,)) if self.use_bias else None
         cut = patches(images, self.patch)
         cut, kernel, bias = promote_dtype(cut, kernel, bias, dtype=self.dtype)
         return linear(cut, kernel.reshape(-1, self.dim), bias)

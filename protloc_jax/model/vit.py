@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import flax.linen as nn
@@ -19,18 +20,19 @@ from protloc_jax.model.stem import PatchStem
 class VitOutput(NamedTuple):
     """Tokens after the final norm, at least float32; leading axes are those of the images."""
 
-    cls: jax.Array  # [..., D]
-    patches: jax.Array  # [..., N, D], row-major
+    cls: jax.Array  # [..., D], the image's vector: the class token, or the mean patch token of a `mean_pooled` model
+    patches: jax.Array  # [..., N, D], row-major; not normed where the final norm acts on the mean
     registers: jax.Array | None = None  # [..., R, D]
-    layers: tuple[tuple[jax.Array, jax.Array], ...] = ()  # (cls, patches) after each asked-for block, normed
+    layers: tuple[tuple[jax.Array, jax.Array], ...] = ()  # (cls, patches) after each asked-for block, in the same way
     attention: jax.Array | None = None  # [..., heads, T, T] of the last block
 
 
 class Vit(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) as used by DINO; blocks are always stored stacked.
 
-    Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"), `registers` [1, R, D] when
-    asked for, `blocks` with a leading depth axis whether or not the loop is unrolled, and the final `norm`.
+    Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"; its first rows are those of
+    `position_prefix`), `registers` [1, R, D] when asked for, `norm_pre` where configured, `blocks` with a leading depth
+    axis whether or not the loop is unrolled, and the final `norm`.
     """
 
     config: VitConfig
@@ -78,16 +80,25 @@ class Vit(nn.Module):
         start = (x, (x,) * len(wanted), x if attention else None)
         (x, kept, last_input), _ = loop(blocks, start, (jnp.arange(depth), gains))
 
-        norm = LayerNorm(config.norm_eps, name="norm")
-        prefix = config.prefix
-        normed = norm(x)
+        norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
+        cls, patches, registers = self._finished(x, norm)
         return VitOutput(
-            cls=normed[..., 0, :],
-            patches=normed[..., prefix:, :],
-            registers=normed[..., 1:prefix, :] if config.registers else None,
-            layers=tuple((y[..., 0, :], y[..., prefix:, :]) for y in map(norm, kept)),
+            cls=cls,
+            patches=patches,
+            registers=registers if config.registers else None,
+            layers=tuple(self._finished(y, norm)[:2] for y in kept),
             attention=None if last_input is None else self._last_attention(last_input),
         )
+
+    def _finished(self, x: jax.Array, norm: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(the image's vector, patch tokens, registers) of the tokens that leave a block."""
+        config, prefix = self.config, self.config.prefix
+        of_tokens, of_mean = (as_it_is, norm) if config.final_norm == "pooled" else (norm, as_it_is)
+        x = of_tokens(x)
+        x = x.astype(at_least_float32(x))
+        patches = x[..., prefix:, :]
+        cls = of_mean(patches.mean(-2)) if config.mean_pooled else x[..., 0, :]
+        return cls, patches, x[..., int(config.class_token) : prefix, :]
 
     def _last_attention(self, tokens: jax.Array) -> jax.Array:
         """Attention weights of the last block, given the tokens that entered it."""
@@ -108,21 +119,34 @@ class Vit(nn.Module):
         if min(height, width) < config.patch:
             raise ValueError(f"images are {height} x {width} pixels, smaller than one patch of {config.patch}.")
 
-        patches = PatchStem(dim, config.patch, dtype, name="stem")(images)
-        cls = self.param("cls", trunc_normal, (1, 1, dim))
-        wide = at_least_float32(patches, cls)
-        patches, cls = patches.astype(wide), cls.astype(wide)
+        patches = PatchStem(dim, config.patch, dtype, config.stem_bias, name="stem")(images)
+        parts = [self.param("cls", trunc_normal, (1, 1, dim))[0]] if config.class_token else []
+        table = None
         if config.position != "none":
-            table = self.param("pos", trunc_normal, (1, 1 + grid * grid, dim))
-            position = resize_table(table, config.position, config.patch, height, width).astype(wide)
-            patches, cls = patches + position[0, 1:], cls + position[:, :1]
-        parts = [cls[0]]
+            table = self.param("pos", trunc_normal, (1, config.positioned + grid * grid, dim))
         if config.registers:
-            parts.append(self.param("registers", trunc_normal, (1, config.registers, dim))[0].astype(wide))
-        prefix = jnp.concatenate(parts)
-        prefix = jnp.broadcast_to(prefix, (*patches.shape[:-2], *prefix.shape))
-        tokens = jnp.concatenate([prefix, patches], axis=-2)
+            parts.append(self.param("registers", trunc_normal, (1, config.registers, dim))[0])
+        wide = at_least_float32(patches, *parts)
+        patches, parts = patches.astype(wide), [part.astype(wide) for part in parts]
+        prefix = jnp.concatenate(parts) if parts else None
+        if table is not None:
+            rows = config.positioned
+            position = resize_table(table, config.position, config.patch, height, width, prefix=rows)[0].astype(wide)
+            patches = patches + position[rows:]
+            if prefix is not None and rows:
+                prefix = jnp.concatenate([prefix[:rows] + position[:rows], prefix[rows:]])
+        tokens = patches
+        if prefix is not None:
+            prefix = jnp.broadcast_to(prefix, (*patches.shape[:-2], *prefix.shape))
+            tokens = jnp.concatenate([prefix, patches], axis=-2)
+        if config.pre_norm:
+            tokens = LayerNorm(config.norm_eps, name="norm_pre")(tokens)
         return tokens if dtype is None else tokens.astype(dtype)
+
+
+def as_it_is(x: jax.Array) -> jax.Array:
+    """No norm."""
+    return x
 
 
 def _rematerialised(config: VitConfig) -> type[Block]:

@@ -11,7 +11,7 @@ import jax
 
 import protloc_jax
 from protloc_jax.channels import ChannelSet
-from protloc_jax.config import to_dict
+from protloc_jax.config import ConfigError, from_mapping, to_dict
 from protloc_jax.train.checkpoint_files import listed
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.state import TrainState
@@ -75,7 +75,7 @@ def describe_run(experiment: Experiment, data: DataFacts) -> dict[str, Any]:
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two records of `describe_run` that one run must not mix, one text a key."""
-    old, new = _flat(before["config"]), _flat(now["config"])
+    old, new = (_flat(_completed(record["config"])) for record in (before, now))
     found = []
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key) and not FREE.fullmatch(key):
@@ -98,6 +98,14 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, where: 
             f"{where} was begun with other settings: {listed(found)}. Choose another run.out, go back to the saved "
             "config.json, or pass --force-resume to go on regardless (the run is then no longer one experiment)."
         )
+
+
+def _completed(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved config with keys that are younger than it at their defaults, which change nothing."""
+    try:
+        return to_dict(from_mapping(Experiment, config))
+    except ConfigError:  # keys of another version: compared as they stand
+        return config
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import scipy.ndimage
 
 from protloc_jax.model.posembed import axis_matrix, resize_table
 
-CONVENTIONS = ("dino", "dinov2_registers", "timm", "jax_zoom")
+CONVENTIONS = ("dino", "dinov2_registers", "timm", "hf", "jax_zoom")
 # torch 2.13's interpolate along one axis of an identity: by scale factor 2.1 / 4, and by size with antialias.
 DINO_4_TO_2 = [[0.5535174, 0.5305346, -0.0840521, 0.0], [0.0, -0.1106961, 0.7699526, 0.3407434]]
 TIMM_4_TO_3 = [
@@ -60,6 +60,24 @@ def test_antialiased_conventions_are_torchs_bicubic_by_size(convention, side, ro
     np.testing.assert_allclose(resized(convention, side, rows, columns), want.permute(1, 2, 0).numpy(), atol=2e-6)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(("side", "rows", "columns"), GRIDS)
+def test_hugging_faces_is_torchs_bicubic_by_size(side, rows, columns):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
+    grid = torch.from_numpy(table(side)[:, 1:]).double().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    want = torch.nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)[0]
+    np.testing.assert_allclose(resized("hf", side, rows, columns), want.permute(1, 2, 0).numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_rows_before_the_patches_are_kept(prefix):
+    stored = np.random.default_rng(0).normal(size=(1, prefix + 16, 3)).astype(np.float32)
+    out = np.asarray(resize_table(jnp.asarray(stored), "timm", 16, 48, 80, prefix=prefix))
+    alone = np.asarray(resize_table(jnp.asarray(stored[:, prefix:]), "timm", 16, 48, 80, prefix=0))
+    np.testing.assert_array_equal(out[:, :prefix], stored[:, :prefix])
+    np.testing.assert_array_equal(out[:, prefix:], alone)
+
+
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize(("size", "out"), [(14, 6), (14, 37), (3, 3), (1, 4), (5, 1)])
 def test_a_constant_table_stays_constant(convention, size, out):
@@ -89,6 +107,8 @@ def test_conventions_differ_from_each_other():
         ("dino", 64, 70, False),  # same grid, image not square: DINO resizes (and its 0.1 shifts every value)
         ("dino", 32, 128, False),  # as many patches, another grid
         ("dinov2_registers", 64, 70, False),
+        ("hf", 64, 70, False),
+        ("hf", 64, 64, True),
         ("timm", 64, 70, True),  # looks at the grid only
         ("timm", 32, 128, False),
         ("jax_zoom", 64, 70, True),

@@ -19,12 +19,31 @@ OPTIONS = {"embed_dim": 48, "depth": 3, "num_heads": 3, "in_chans": 4, "num_clas
 CASES = {
     "plain": (BASE, {}),
     "layerscale and registers": (
-        dataclasses.replace(BASE, layerscale=0.1, registers=4),
+        dataclasses.replace(BASE, layerscale=0.1, registers=4, position_prefix="none"),
         {"init_values": 0.1, "reg_tokens": 4, "no_embed_class": True},
     ),
     "patch 8, no qkv bias, another eps": (
         dataclasses.replace(BASE, patch=8, image_size=64, qkv_bias=False, norm_eps=1e-5),
         {"patch_size": 8, "img_size": 64, "qkv_bias": False, "norm_layer": "eps5"},
+    ),
+    "no class token, mean pooled, norm of the mean": (
+        dataclasses.replace(BASE, class_token=False, registers=2, position_prefix="none", final_norm="pooled"),
+        {"class_token": False, "no_embed_class": True, "reg_tokens": 2, "global_pool": "avg"},
+    ),
+    "mean pooled beside a class token, norm of tokens": (
+        dataclasses.replace(BASE, class_token=False, position_prefix="none"),
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    ),
+    "positions of registers, norm before the blocks, no stem bias, sigmoid GELU": (
+        dataclasses.replace(
+            BASE, registers=3, position_prefix="all", pre_norm=True, stem_bias=False, mlp="quick_gelu", norm_eps=1e-5
+        ),
+        {"reg_tokens": 3, "pre_norm": True, "norm_layer": "eps5", "act_layer": "quick_gelu"},
+    ),
+    "tanh GELU": (dataclasses.replace(BASE, mlp="gelu_tanh"), {"act_layer": "gelu_tanh"}),
+    "gated MLP": (
+        dataclasses.replace(BASE, mlp="swiglu", mlp_ratio=8 / 3),
+        {"mlp_layer": "swiglu", "mlp_ratio": 16 / 3, "act_layer": "silu"},
     ),
 }
 
@@ -49,9 +68,8 @@ def our_tree(state, depth):
     tree = {
         "stem": {
             "kernel": state.pop("patch_embed.proj.weight").transpose(2, 3, 1, 0),
-            "bias": state.pop("patch_embed.proj.bias"),
+            **({"bias": state.pop("patch_embed.proj.bias")} if "patch_embed.proj.bias" in state else {}),
         },
-        "cls": state.pop("cls_token"),
         "pos": state.pop("pos_embed"),
         "blocks": {
             "norm1": norm("blocks.{}.norm1"),
@@ -59,11 +77,13 @@ def our_tree(state, depth):
             "norm2": norm("blocks.{}.norm2"),
             "mlp": {"fc1": linear("blocks.{}.mlp.fc1"), "fc2": linear("blocks.{}.mlp.fc2")},
         },
-        "norm": norm("norm", stacked=False),
+        "norm": norm("norm" if "norm.weight" in state else "fc_norm", stacked=False),
     }
-    if "reg_token" in state:  # such models have no class position
-        tree["registers"] = state.pop("reg_token")
-        tree["pos"] = np.pad(tree["pos"], ((0, 0), (1, 0), (0, 0)))
+    for ours, theirs in (("cls", "cls_token"), ("registers", "reg_token")):
+        if theirs in state:
+            tree[ours] = state.pop(theirs)
+    if "norm_pre.weight" in state:
+        tree["norm_pre"] = norm("norm_pre", stacked=False)
     if "blocks.0.ls1.gamma" in state:
         for i in (1, 2):
             tree["blocks"][f"ls{i}"] = np.stack([state.pop(f"blocks.{n}.ls{i}.gamma") for n in range(depth)])
@@ -79,6 +99,8 @@ def reference(timm, case, double):
     options = {**OPTIONS, **options}
     if options.get("norm_layer") == "eps5":
         options["norm_layer"] = functools.partial(torch.nn.LayerNorm, eps=1e-5)
+    if options.get("mlp_layer"):
+        options["mlp_layer"] = timm.layers.SwiGLUPacked
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", **options).eval()
     with torch.no_grad():
@@ -125,10 +147,13 @@ def test_tokens_equal_timms(timm, case, size, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         out = jax.jit(Vit(config).apply)({"params": params}, images)
         assert out.cls.dtype == dtype
-        np.testing.assert_allclose(out.cls, want[:, 0], rtol=0, atol=tolerance)
+        with torch.no_grad():
+            vector = model.forward_head(torch.from_numpy(want), pre_logits=True).numpy()
+        np.testing.assert_allclose(out.cls, vector, rtol=0, atol=tolerance)
         np.testing.assert_allclose(out.patches, want[:, config.prefix :], rtol=0, atol=tolerance)
         if config.registers:
-            np.testing.assert_allclose(out.registers, want[:, 1 : config.prefix], rtol=0, atol=tolerance)
+            first = int(config.class_token)
+            np.testing.assert_allclose(out.registers, want[:, first : config.prefix], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,7 +163,8 @@ def test_gradients_equal_timms(timm, case):
     config, model, params = reference(timm, case, double=True)
     images = np.random.default_rng(0).normal(size=(2, 96, 96, 4))
     tokens = model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-    ((tokens[:, 0] ** 3).sum() + (tokens[:, config.prefix :] ** 2).mean()).backward()
+    vectors = model.forward_head(tokens, pre_logits=True)
+    ((vectors**3).sum() + (tokens[:, config.prefix :] ** 2).mean()).backward()
     named = {name: value.grad.numpy() for name, value in model.named_parameters()}
 
     def loss(p):
@@ -147,7 +173,6 @@ def test_gradients_equal_timms(timm, case):
 
     with jax.enable_x64(True):
         got = jax.jit(jax.grad(loss))(params)
-        got["pos"] = got["pos"].at[:, 0].set(0.0) if config.registers else got["pos"]
     want = our_tree(named, config.shape.depth)
     for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
         scale = max(1.0, np.abs(b).max())
