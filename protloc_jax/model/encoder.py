@@ -77,7 +77,8 @@ class Encoder:
         """One vector an image, [B, P * layers * (1 or 2) * D], pooled on the device.
 
         layers   the last so many blocks are concatenated, earliest first, each through the final norm (DINO's probe)
-        pooling  "cls": the class token (of a model without one, its own mean vector); "mean": the mean patch token; "cls+mean": both, in that order, per block
+        pooling  "cls": the class token (of a model without one, its own mean vector); "mean": the mean patch token;
+                 "cls+mean": both, in that order, per block
         Passes of the channel plan come first in the order of concatenation. Raises ValueError for what does not exist.
         """
         self._check(images)
