@@ -62,9 +62,8 @@ class ParityReport:
         for row in self.rows:
             shape = "x".join(map(str, row.shape))
             mark = "" if row.relative <= self.tolerance else "  <- out of tolerance"
-            lines.append(
-                f"{row.name:<{width}}  {shape:>14}  {row.max_abs:9.2e}  {row.relative:9.2e}  {1 - row.cosine:10.1e}{mark}"
-            )
+            numbers = f"{row.max_abs:9.2e}  {row.relative:9.2e}  {1 - row.cosine:10.1e}"
+            lines.append(f"{row.name:<{width}}  {shape:>14}  {numbers}{mark}")
         lines += [f"not compared: {name} ({why})" for name, why in self.only.items()]
         worst = max((row.relative for row in self.rows), default=float("nan"))
         verdict = "agrees" if self.holds else "DOES NOT AGREE"

@@ -24,7 +24,7 @@ def tree_of(config, seed=0):
 
 def test_hand_computed_report():
     want = np.array([[1.0, -1.0], [3.0, -3.0]])  # mean 0, variance 5
-    report = compare({"a": want + [[0, 0], [0.1, 0]], "b": np.ones(3)}, {"a": want, "b": np.ones(3)}, tolerance=0.05)
+    report = compare({"a": want + np.array([[0, 0], [0.1, 0]]), "b": np.ones(3)}, {"a": want, "b": np.ones(3)}, tolerance=0.05)
     a, b = report.rows
     assert a.max_abs == pytest.approx(0.1)
     assert a.relative == pytest.approx(0.1 / np.sqrt(5))
@@ -99,7 +99,7 @@ def test_stored_files(tmp_path):
     np.savez(tmp_path / "c.npz", a=np.array([{}], object))
     with pytest.raises(ValueError, match=r"c\.npz cannot be read"):
         read_stored(tmp_path / "c.npz")
-    with pytest.raises(FileNotFoundError, match="d.npz"):
+    with pytest.raises(FileNotFoundError, match=r"d\.npz"):
         read_stored(tmp_path / "d.npz")
 
 
