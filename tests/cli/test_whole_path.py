@@ -68,6 +68,23 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypat
     np.testing.assert_array_equal(read(again).x, read(made / "trained.h5ad").x)
 
 
+def test_channel_plans(made):
+    """`--plan`: one pass a channel, its features beside the others'."""
+    from protloc_jax.eval.load import load
+
+    encoder = load(made / "run")
+    with records_file.open(made / "records") as records:
+        images = np.stack([records[i] for i in range(4)])
+    for plan, slots in (("replicate", images[..., [0, 0]]), ("per-channel", images * np.array([1, 0], images.dtype))):
+        out = made / f"{plan}.h5ad"
+        words = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", str(out)]
+        assert main([*words, "--plan", plan, "--batch", "16"]) == 0
+        table = read(out)
+        assert table.x.shape[1] == 2 * encoder.dim
+        assert plan.split("-")[0] in table.uns["channel_plan"].replace(" ", "-")
+        np.testing.assert_allclose(table.x[:4, : encoder.dim], encoder.encode(slots).cls, atol=1e-5)
+
+
 EMBED = """
 import os, signal, sys
 from protloc_jax.cli.main import main

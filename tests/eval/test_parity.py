@@ -24,7 +24,9 @@ def tree_of(config, seed=0):
 
 def test_hand_computed_report():
     want = np.array([[1.0, -1.0], [3.0, -3.0]])  # mean 0, variance 5
-    report = compare({"a": want + np.array([[0, 0], [0.1, 0]]), "b": np.ones(3)}, {"a": want, "b": np.ones(3)}, tolerance=0.05)
+    report = compare(
+        {"a": want + np.array([[0, 0], [0.1, 0]]), "b": np.ones(3)}, {"a": want, "b": np.ones(3)}, tolerance=0.05
+    )
     a, b = report.rows
     assert a.max_abs == pytest.approx(0.1)
     assert a.relative == pytest.approx(0.1 / np.sqrt(5))
