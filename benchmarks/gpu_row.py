@@ -196,7 +196,7 @@ def try_out(trial: str) -> None:
 
 
 def peer(row: Row, sizes: Shapes) -> Program:
-    """The PyTorch peer: autocast, fused attention and AdamW, no host transfer, optionally compiled."""
+    """The PyTorch peer with every habit of `peers/torch_dino.py` that saves time, and nothing that waits."""
     import torch
     from peers.torch_dino import Sizes, Training
 
@@ -219,6 +219,7 @@ def peer(row: Row, sizes: Shapes) -> Program:
         recompute=row.remat != "none",
         device=device,
         stream=torch.bfloat16 if half else None,
+        product=True,
         summed_loss=True,
     )
     if row.compiled:

@@ -2,8 +2,9 @@
 
 Written from the published description (Caron et al. 2021; ViT of Dosovitskiy et al. 2021), with the usual good habits:
 fused attention, one forward pass a resolution, the head once over all crops, log-softmax once a view, the fused AdamW,
-multi-tensor clipping and moving average. On an accelerator three more, each off by default: a residual stream in half
-precision (autocast leaves it in float32), the loss without laying out its pairs, and steps that do not wait.
+multi-tensor clipping and moving average. On an accelerator four more, each off by default: a residual stream in half
+precision (autocast leaves it in float32), patches by a matrix product instead of a convolution, the loss without laying
+out its pairs, and steps that do not wait.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,11 +60,16 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """Images [N, C, H, W] to the class token [N, D]; `stream` is the dtype of the tokens between blocks."""
+    """Images [N, C, H, W] to the class token [N, D].
 
-    def __init__(self, sizes: Sizes, *, recompute: bool = False, stream: torch.dtype | None = None) -> None:
+    `stream` is the dtype of the tokens between blocks; `product` makes patches by a matrix product.
+    """
+
+    def __init__(
+        self, sizes: Sizes, *, recompute: bool = False, stream: torch.dtype | None = None, product: bool = False
+    ) -> None:
         super().__init__()
-        self.sizes, self.recompute, self.stream = sizes, recompute, stream
+        self.sizes, self.recompute, self.stream, self.product = sizes, recompute, stream, product
         grid = sizes.image_size // sizes.patch
         self.stem = nn.Conv2d(sizes.channels, sizes.dim, sizes.patch, sizes.patch)
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, sizes.dim))
@@ -80,8 +87,16 @@ class Vit(nn.Module):
         table = F.interpolate(table, scale_factor=(factor, factor), mode="bicubic")
         return torch.cat([self.pos[:, :1], table.permute(0, 2, 3, 1).reshape(1, wanted * wanted, -1)], dim=1)
 
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Patch tokens [N, h * w, D]."""
+        if not self.product:
+            return self.stem(images).flatten(2).transpose(1, 2)
+        (n, c, height, width), p = images.shape, self.sizes.patch
+        cut = images.reshape(n, c, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(cut.reshape(n, -1, c * p * p), self.stem.weight.flatten(1), self.stem.bias)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.stem(images).flatten(2).transpose(1, 2)
+        x = self.patches(images)
         x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions(images.shape[-1])
         x = x if self.stream is None else x.to(self.stream)
         for block in self.blocks:
@@ -113,9 +128,9 @@ class Head(nn.Module):
 class Network(nn.Module):
     """Backbone and head; crops of one size go through the backbone together, all crops through the head at once."""
 
-    def __init__(self, sizes: Sizes, *, recompute: bool = False, stream: torch.dtype | None = None) -> None:
+    def __init__(self, sizes: Sizes, **of_backbone: Any) -> None:
         super().__init__()
-        self.backbone, self.head = Vit(sizes, recompute=recompute, stream=stream), Head(sizes)
+        self.backbone, self.head = Vit(sizes, **of_backbone), Head(sizes)
 
     def forward(self, crops: list[torch.Tensor]) -> torch.Tensor:
         """Crops [B, V, C, S, S], one tensor a resolution, to logits [B, V of all, K]."""
@@ -162,12 +177,13 @@ class Training:
         centre_momentum: float = 0.9,
         device: str = "cpu",
         stream: torch.dtype | None = None,
+        product: bool = False,
         summed_loss: bool = False,
     ) -> None:
         self.clip, self.centre_momentum = clip, centre_momentum
         self.pairs_loss = dino_loss_summed if summed_loss else dino_loss
-        self.student = Network(sizes, recompute=recompute, stream=stream).to(device)
-        self.teacher = Network(sizes, stream=stream).to(device)
+        self.student = Network(sizes, recompute=recompute, stream=stream, product=product).to(device)
+        self.teacher = Network(sizes, stream=stream, product=product).to(device)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.centre = torch.zeros(sizes.out_dim, device=device)

@@ -21,7 +21,7 @@ from protloc_jax.views.multicrop import Views
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="the oracle is written in torch")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
-from torch_dino import Sizes, Training, dino_loss, dino_loss_summed  # noqa: E402
+from torch_dino import Sizes, Training, Vit, dino_loss, dino_loss_summed  # noqa: E402
 
 # Two frozen steps, so that the last layer's Adam lags; the clip bites in some tensors and not in all.
 EXPERIMENT = changed(
@@ -182,3 +182,13 @@ def test_peers_loss_is_the_same_without_laying_out_pairs():
     for slow, quick in zip(*results, strict=True):
         assert float(slow.abs().max()) > 0
         torch.testing.assert_close(quick, slow, rtol=1e-12, atol=1e-14)
+
+
+def test_peers_patches_by_a_product_equal_its_convolution():
+    torch.manual_seed(0)
+    vit = Vit(Sizes(channels=3, image_size=32, patch=8, dim=12, depth=0, heads=1)).double()
+    images = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    by_convolution = vit.patches(images)
+    vit.product = True
+    assert by_convolution.shape == (2, 6, 12)
+    torch.testing.assert_close(vit.patches(images), by_convolution, rtol=1e-12, atol=1e-12)
