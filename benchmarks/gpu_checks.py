@@ -22,6 +22,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -263,8 +264,8 @@ def main() -> None:
         return
 
     until = time.monotonic() + args.limit
-    logs = args.out.parent / "check_logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    logs = Path(tempfile.mkdtemp(prefix="gpu-checks-"))
     running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
     for name in (n for n in CHECKS if n in args.only):
         log = logs / f"{name}.log"

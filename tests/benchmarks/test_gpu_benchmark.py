@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -25,8 +26,8 @@ def arguments(out, **changed):
 class Answers:
     """Stands in for a row's process; `told` maps row names to results, and `ended` lists what was stopped unasked."""
 
-    told: dict = {}
-    ended: list = []
+    told: ClassVar[dict] = {}
+    ended: ClassVar[list] = []
 
     def __init__(self, row, *, small, log):
         self.row = row
