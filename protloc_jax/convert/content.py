@@ -45,8 +45,8 @@ def kind_of(path: Path) -> Kind | Literal["index"] | None:
             raise WeightsRefused(f"{path} is {words}.")
     if head[_TAR_MARK] == b"ustar":
         raise WeightsRefused(
-            f"{path} is a tar archive. If torch before 0.1.10 wrote it, load it with torch in a container without network "
-            "and save its tensors as safetensors; otherwise unpack it."
+            f"{path} is a tar archive. If torch before 0.1.10 wrote it, load it with torch in a container without "
+            "network and save its tensors as safetensors; otherwise unpack it."
         )
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _kind_of_zip(path)

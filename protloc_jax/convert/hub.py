@@ -17,8 +17,8 @@ def fetch(address: str, preferred: tuple[str, ...]) -> tuple[Path, dict[str, str
     """(local folder, facts) of "hf://organisation/name[@revision]", downloaded unless it is in the cache.
 
     preferred: names of weight files, best first; the first that the repository has is taken, with its shards where it
-    is an index. facts: the id, the revision asked for, and the commit. Without a connection the cache of huggingface_hub
-    is used. Raises WeightsRefused: the package is missing, no such repository, no access, not in the cache.
+    is an index. facts: the id, the revision asked for, and the commit. Without a connection the hub's cache on
+    this machine is used. Raises WeightsRefused: no huggingface_hub, no such repository, no access, not in the cache.
     """
     match = _NAME.fullmatch(address)
     if match is None:

@@ -9,10 +9,11 @@ end and refuses the file.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import IO, Any, cast
 
 from protloc_jax.convert.window import Window
 
@@ -101,20 +102,27 @@ class PickleMachine:
 
     def run(self, source: Window) -> Any:
         """The value of the pickle that begins where `source` stands, which is left behind its end. Raises Malformed."""
-        self.stack, self.memo, at = [], {}, source.tell()
+        self.stack, self.memo = [], {}
+        with warnings.catch_warnings():
+            # About text with odd escapes, which only protocol 0 writes; it is refused anyway.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._follow(source)
+        if len(self.stack) != 1 or self.stack[0] is _MARK:
+            raise Malformed("the pickle leaves no single value")
+        return self.stack[0]
+
+    def _follow(self, source: Window) -> None:
+        at = source.tell()
         try:
-            for opcode, argument, position in pickletools.genops(source):
-                at = source.tell() if position is None else position
+            for opcode, argument, position in _operations(source):
+                at = at if position is None else position
                 self.steps += 1
                 if self.steps > MOST_STEPS:
                     raise Malformed(f"more than {MOST_STEPS:,} instructions")
                 self._step(opcode.name, argument)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, Malformed) as error:
             self._names_behind(source)
-            raise Malformed(f"pickle broken near byte {at:,}: {_reason(error)}") from error
-        if len(self.stack) != 1 or self.stack[0] is _MARK:
-            raise Malformed("the pickle leaves no single value")
-        return self.stack[0]
+            raise Malformed(f"near byte {at:,}: {_reason(error)}") from error
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -282,13 +290,18 @@ class PickleMachine:
     def _names_behind(self, source: Window) -> None:
         """Names in the rest of a broken pickle, as far as it can be told apart, so that the message has them too."""
         try:
-            for opcode, argument, _ in islice(pickletools.genops(source), _LOOKED_AT_BEHIND):
+            for opcode, argument, _ in islice(_operations(source), _LOOKED_AT_BEHIND):
                 if opcode.name in ("GLOBAL", "INST") and isinstance(argument, str) and " " in argument:
                     name = _dotted(*argument.split(" ", 1))
                     if name not in self.known and len(self.unknown) < 100:
                         self.unknown[name] = None
         except (ValueError, OverflowError):
             return
+
+
+def _operations(source: Window) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """(opcode, argument, position) of each instruction."""
+    return pickletools.genops(cast(IO[bytes], source))
 
 
 def _dotted(module: str, name: str) -> str:

@@ -42,7 +42,7 @@ _RECORDS = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
 )
-_ONLY_NAMED = ("int", "float", "str", "bool", "list", "dict", "tuple", "bytes", "object")
+_ONLY_NAMED = ("int", "long", "float", "unicode", "str", "bool", "list", "dict", "tuple", "bytes", "object")
 
 
 @dataclass(eq=False)

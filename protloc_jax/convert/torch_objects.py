@@ -5,6 +5,7 @@ Nothing of torch or NumPy's pickling is called; each name has a function here th
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -196,6 +197,7 @@ def _no_call(*_: Any) -> Any:
     raise Malformed("a class that is named in checkpoints, but never called there")
 
 
+@functools.cache
 def torch_names() -> dict[str, Any]:
     """Name -> meaning, of everything of torch that a checkpoint of plain tensors names."""
     makers = {

@@ -32,8 +32,8 @@ def open_archive(path: Path) -> TorchArchive:
     """Look through the directory of an archive. Raises WeightsRefused, with all entries that do not belong.
 
     Entries have to lie one behind another within the file, uncompressed and each once. Their CRC-32 is checked when
-    they are read. An archive in which no entry has one was written with torch.serialization.set_crc32_options(False), which
-    puts zeros; it is read without that check.
+    they are read. An archive in which no entry has one was written with torch.serialization.set_crc32_options(False),
+    which puts zeros; it is read without that check.
     """
     entries = zip_entries(path)
     names = [entry.filename for entry in entries]

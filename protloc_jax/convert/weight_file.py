@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from protloc_jax.config import nearest
 from protloc_jax.convert.content import SUFFIXES, WORDS, kind_of
@@ -13,7 +12,7 @@ from protloc_jax.convert.json_file import read_json
 from protloc_jax.convert.npz_file import read_npz
 from protloc_jax.convert.safetensors_file import read_safetensors
 from protloc_jax.convert.shards import read_shards
-from protloc_jax.convert.stored import Kind, Stored, WeightFile, WeightsRefused, listed
+from protloc_jax.convert.stored import Stored, WeightFile, WeightsRefused, listed
 from protloc_jax.convert.torch_file import read_torch
 
 __all__ = ["Stored", "WeightFile", "WeightsRefused", "open_weights"]
@@ -62,13 +61,13 @@ def _open(path: Path) -> WeightFile:
 
 def _open_file(path: Path) -> WeightFile:
     said, found = SUFFIXES.get(path.suffix.lower()), kind_of(path)
-    if said is None and found is None:
+    kind = said or found
+    if kind is None:
         raise WeightsRefused(
             f"{path} is of no known format, by its name or its content. Supported: {', '.join(SUFFIXES)}."
         )
     if said is not None and found is not None and said != found:
         raise WeightsRefused(_another(path, said, found))
-    kind = said or found
     return read_shards(path, _open_shard) if kind == "index" else _READERS[kind](path)
 
 
