@@ -30,26 +30,27 @@ def read_npz(path: Path) -> WeightFile:
     WeightsRefused, with all offenders, for arrays of pickled objects or records, for members that are no array, and for
     members that claim over 256 MiB and more than a hundred times their bytes in the file.
     """
+    entries = zip_entries(path)
+    problems = [f"'{name}' is there twice" for name in repeated([entry.filename for entry in entries])]
     tensors: dict[str, Stored] = {}
     facts: dict[str, Any] = {}
-    problems = []
-    entries = zip_entries(path)
-    names = [entry.filename for entry in entries]
-    problems += [f"'{name}' is there twice" for name in repeated(names)]
-    for entry in entries:
-        try:
-            shape, dtype, _ = _opened(path, entry, _header)
-            _check(entry, shape, dtype)
+    with zipfile.ZipFile(path) as archive:
+        for entry in entries:
             name = entry.filename.removesuffix(".npy")
-            if dtype.kind in "SU":
-                facts[name] = _opened(path, entry, _text)
-            else:
-                tensors[name] = Stored(shape, _native(dtype), _reader(path, entry, shape, _native(dtype)))
-        except _Unusable as error:
-            problems.append(f"'{entry.filename}' {error}")
+            try:
+                shape, dtype, _ = _opened(archive, entry, _header)
+                if dtype.kind in "SU":
+                    facts[name] = _opened(archive, entry, _text)
+                else:
+                    tensors[name] = Stored(shape, _native(dtype), _reader(path, entry, shape, _native(dtype)))
+            except _Unusable as error:
+                problems.append(f"'{entry.filename}' {error}")
     if problems:
         raise WeightsRefused(f"{path}: {listed(problems)}.")
     return WeightFile(path, "npz", tensors, facts, (path,))
+
+
+_Reads = Callable[[IO[bytes], zipfile.ZipInfo], Any]
 
 
 class _Unusable(Exception):
@@ -59,9 +60,13 @@ class _Unusable(Exception):
 def _reader(path: Path, entry: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         try:
-            array = _opened(path, entry, _array)
+            with zipfile.ZipFile(path) as archive:
+                array = _opened(archive, entry, _array)
         except _Unusable as error:
             raise WeightsRefused(f"{path}: '{entry.filename}' {error}.") from error
+        # As in `zip_entries`; the file has changed since it was opened.
+        except Exception as error:
+            raise WeightsRefused(f"{path} cannot be read any more: {error}.") from error
         if array.shape != shape or array.dtype != dtype:
             raise WeightsRefused(f"{path}: '{entry.filename}' is not what it was when the file was opened.")
         return array
@@ -69,15 +74,15 @@ def _reader(path: Path, entry: zipfile.ZipInfo, shape: tuple[int, ...], dtype: n
     return read
 
 
-def _opened(path: Path, entry: zipfile.ZipInfo, function: Callable[[IO[bytes]], Any]) -> Any:
+def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, function: _Reads) -> Any:
     """What `function` makes of a member. Raises _Unusable."""
     if not entry.filename.endswith(".npy"):
         raise _Unusable("is no array (.npy)")
     if entry.compress_type not in _COMPRESSIONS or entry.flag_bits & 1:
         raise _Unusable("is encrypted or compressed in another way than NumPy does")
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(entry) as member:
-            return function(member)
+        with archive.open(entry) as member:
+            return function(member, entry)
     except _Unusable:
         raise
     # A damaged member shows as BadZipFile, zlib.error, EOFError, ValueError, struct.error, NotImplementedError, ...
@@ -85,8 +90,8 @@ def _opened(path: Path, entry: zipfile.ZipInfo, function: Callable[[IO[bytes]], 
         raise _Unusable(f"is damaged or cut ({str(error)[:200]})") from error
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """(shape, dtype, Fortran order), leaving the member before its first element."""
+def _header(member: IO[bytes], entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """(shape, dtype, Fortran order), as far as they are to be believed, leaving the member before its first element."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=_LONGEST_HEADER)
@@ -96,11 +101,13 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
         raise _Unusable(f"is of version {version} of the .npy format, which only records have")
     if len(shape) > _MOST_AXES or not all(0 <= n < 2**62 for n in shape):
         raise _Unusable("has a shape that no array can have")
-    return tuple(int(n) for n in shape), dtype, fortran
+    shape = tuple(int(n) for n in shape)
+    _check(entry, shape, dtype)
+    return shape, dtype, fortran
 
 
-def _array(member: IO[bytes]) -> np.ndarray:
-    shape, dtype, fortran = _header(member)
+def _array(member: IO[bytes], entry: zipfile.ZipInfo) -> np.ndarray:
+    shape, dtype, fortran = _header(member, entry)
     data = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
     at = 0
     while at < len(data) and (given := member.readinto(memoryview(data)[at : at + 2**24])):  # type: ignore[attr-defined]
@@ -114,9 +121,9 @@ def _array(member: IO[bytes]) -> np.ndarray:
     return np.ascontiguousarray(array).astype(_native(dtype), copy=False).reshape(shape)
 
 
-def _text(member: IO[bytes]) -> Any:
+def _text(member: IO[bytes], entry: zipfile.ZipInfo) -> Any:
     """Text as Python has it, nested as the array is."""
-    return _array(member).astype(np.str_).tolist()
+    return _array(member, entry).astype(np.str_).tolist()
 
 
 def _check(entry: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from protloc_jax.convert.window import Window
 
-MOST_STEPS = 5_000_000
+MOST_STEPS = 2_000_000
 _LONGEST_INTEGER = 255  # bytes
 _LONGEST_NAME = 500
 _LONGEST_KEY = 2000
