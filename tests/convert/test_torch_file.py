@@ -109,6 +109,54 @@ def test_numpy_values_in_a_checkpoint_are_read_without_numpy_unpickling_them(tmp
         open_weights(form.write(tmp_path / "b.pth", value, {}))
 
 
+def test_files_of_python_2_keep_their_texts(tmp_path):
+    def text(value: bytes) -> bytes:
+        return b"U" + bytes([len(value)]) + value
+
+    data = np.arange(3, dtype=np.float32)
+    storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"7") + text(b"cpu") + b"K\x03NtQ"
+    hooks = b"ccollections\nOrderedDict\n]\x85R"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x03\x85K\x01\x85\x89" + hooks + b"tR"
+    pairs = b"ccollections\nOrderedDict\n]]" + text(b"\xe9.w") + b"a" + tensor + b"aa\x85R"
+    code = b"\x80\x02}" + text(b"net") + pairs + b"s" + text(b"kinds") + b"c__builtin__\nset\n]K\x01a\x85Rs."
+    (tmp_path / "a.t7").write_bytes(form.legacy_bytes(code, {"7": data}))
+    file = open_weights(tmp_path / "a.t7")
+    assert_same(file, {"net/é.w": data})
+    assert file.facts == {"kinds": [1]}
+
+
+def test_configurations_of_omegaconf_are_what_they_say(tmp_path):
+    def node(value) -> form.Call:
+        return form.Call("omegaconf.nodes.AnyNode", (), {"_metadata": metadata, "_parent": None, "_val": value})
+
+    metadata = form.Call("omegaconf.base.Metadata", (), {"ref_type": form.Name("typing.Any"), "key": None})
+    sizes = form.Call(
+        "omegaconf.listconfig.ListConfig", (), {"_metadata": metadata, "_content": [node(1), node("two")]}
+    )
+    config = form.Call(
+        "omegaconf.dictconfig.DictConfig",
+        (),
+        {"_metadata": metadata, "_parent": None, "_content": {"lr": node(0.5), "sizes": sizes, "none": node(None)}},
+    )
+    file = open_weights(form.write(tmp_path / "a.ckpt", {"hyper_parameters": config}, {}))
+    assert file.facts == {"hyper_parameters": {"lr": 0.5, "sizes": [1, "two"], "none": None}}
+
+
+def test_entries_of_one_name_are_refused_and_slashes_in_names_are_kept(tmp_path):
+    data = np.arange(2, dtype=np.float32)
+    whole = form.tensor("0", data, (2,), (1,))
+    file = open_weights(form.write(tmp_path / "a.pth", {"a/b": whole, "a": {"c": whole}}, {"0": data}))
+    assert_same(file, {"a/b": data, "a/c": data})
+    for value, name in (
+        ({"a/b": whole, "a": {"b": whole}}, "a/b"),
+        ({1: whole, "1": whole}, "1"),
+        ({1: 2, "1": 3}, "1"),
+    ):
+        storages = {"0": data} if value != {1: 2, "1": 3} else {}
+        with pytest.raises(WeightsRefused, match=f"two (tensors|entries) of the name '{name}'"):
+            open_weights(form.write(tmp_path / "a.pth", value, storages))
+
+
 FAULTS = {
     "beyond the end": (((5,), (1,)), "ends at element 5 of storage '0', which has 4"),
     "beyond by strides": (((2, 2), (3, 1)), "ends at element 5"),
@@ -183,6 +231,7 @@ def test_the_old_form_of_another_machine_or_with_more_behind_it_is_refused(tmp_p
         (form.legacy_bytes(code, {"0": data}) + b"x", "goes on for 1 bytes"),
         (form.legacy_bytes(code, {"0": data[1:]}), "another size"),
         (form.legacy_bytes(code, {"1": data}), "list of storages"),
+        (b"some text, by mistake", "is no checkpoint of torch.save, or a damaged one"),
         (form.program({"a": 1}), "none that torch.save has written"),
         (b"ustar".rjust(262, b"\0") + bytes(250), "tar archive"),
     ):
@@ -369,7 +418,7 @@ def test_files_saved_without_checksums_are_read(tmp_path, torch):
 def test_whole_modules_conjugates_sparse_tensors_and_programs_are_refused_by_name(tmp_path, torch):
     path = tmp_path / "a.pth"
     for value, message in (
-        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
+        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear\. It holds a whole module"),
         ({"w": torch.eye(2).to_sparse()}, r"torch\._utils\._rebuild_sparse_tensor"),
         ({"w": torch.ones(2, dtype=torch.complex64).conj()}, "conjugate"),
     ):
