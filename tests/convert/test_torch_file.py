@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import pickle
 import random
 import types
 import zipfile
@@ -271,6 +272,33 @@ def test_flipped_bytes_give_a_refusal_or_plain_values_and_nothing_else(tmp_path,
             refused += 1
     # Most bytes of this small file are structure, or have a checksum over them.
     assert refused > trials / (3 if legacy else 1.5)
+
+
+@pytest.mark.parametrize("trials", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_changed_instructions_under_a_right_checksum_are_refused_or_followed_and_nothing_else(tmp_path, trials):
+    value, storages, _ = form.checkpoint()
+    first = form.program(value)
+    second = pickle.dumps({"a": [1, "x", (2.5, None, {"k": b"bytes", "s": {1, 2}})], "b": OrderedDict(c=-(2**70))}, 4)
+    draw, refused = random.Random(2), 0
+    for trial in range(trials):
+        code = bytearray((first, second)[trial % 2])
+        for _ in range(1 + trial % 4):
+            at = draw.randrange(len(code))
+            match draw.randrange(3):
+                case 0:
+                    code[at] = draw.randrange(256)
+                case 1:
+                    code[at:at] = code[(start := draw.randrange(len(code))) : start + draw.randrange(1, 12)]
+                case _:
+                    del code[at : at + draw.randrange(1, 4)]
+        path = form.write_zip(tmp_path / "a.pth", bytes(code), {} if trial % 2 else storages)
+        try:
+            file = open_weights(path)
+            values(file)
+            json.dumps(file.facts, allow_nan=False)
+        except WeightsRefused:
+            refused += 1
+    assert trials / 3 < refused < trials
 
 
 def test_a_flip_in_the_elements_never_goes_unseen_in_an_archive(tmp_path):
