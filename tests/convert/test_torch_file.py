@@ -104,6 +104,16 @@ def test_numpy_values_in_a_checkpoint_are_read_without_numpy_unpickling_them(tmp
     file = open_weights(form.write(tmp_path / "a.pth", value, {}))
     assert_same(file, {"mean": array.astype(np.int16)})
     assert file.facts == {"best": 0.25}
+    little = form.Call(
+        "numpy._core.numeric._frombuffer", (array.astype("<i2").tobytes().decode("latin-1"), dtype("i2"), (2, 3), "C")
+    )
+    rest = ("xla:0", False)
+    of_tpu = form.Call("torch._utils._rebuild_device_tensor_from_numpy", (little, form.Name("torch.int16"), *rest))
+    file = open_weights(form.write(tmp_path / "tpu.pth", {"w": of_tpu}, {}))
+    assert_same(file, {"w": array.astype(np.int16)})
+    other = form.Call("torch._utils._rebuild_device_tensor_from_numpy", (little, form.Name("torch.bfloat16"), *rest))
+    with pytest.raises(WeightsRefused, match="another dtype than its own"):
+        open_weights(form.write(tmp_path / "tpu.pth", {"w": other}, {}))
     objects = form.Call("numpy.dtype", ("O8", False, True), (3, "|", None, None, None, -1, -1, 63))
     value["mean"] = form.Call("numpy.core.multiarray._reconstruct", (), (1, (1,), objects, False, [1]))
     with pytest.raises(WeightsRefused, match="code 'O8'"):
