@@ -15,6 +15,7 @@ from protloc_jax.config import nearest
 # the data commands must start without loading jax.
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("protloc_jax.cli.data", "pack, verify and look at image records"),
+    "verify": ("protloc_jax.cli.verify", "hold converted weights against their original, layer by layer"),
     "pretrain": ("protloc_jax.cli.pretrain", "pretrain a backbone on records, by a config file"),
     "convert": ("protloc_jax.cli.convert", "weights of another project as a checkpoint of this one"),
     "embed": ("protloc_jax.cli.embed", "turn images into a feature table with a trained backbone"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from protloc_jax.eval.original import Original
     from protloc_jax.model.encoder import Encoder
 
 EPILOG = """\
@@ -36,6 +37,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="checkpoint, run directory or foreign weight file")
     parser.add_argument("--against", metavar="WHAT", help="FILE.npz, timm:NAME or hf (see below)")
     parser.add_argument("--model", default="", metavar="NAME", help="known model, where a foreign file does not say it")
+    parser.add_argument("--layout", default="", metavar="L", help="layout of a foreign file (default: recognised)")
+    parser.add_argument(
+        "--position", default="", metavar="P", help="position convention of a foreign file, as in convert"
+    )
     parser.add_argument("--image", metavar="FILE", help="image to encode, where the .npz has no 'input'")
     parser.add_argument("--region", metavar="Y,X,H,W", help="part of that image, in pixels")
     parser.add_argument("--size", default="", metavar="H,W", help="size of random images (live; default: native)")
@@ -54,26 +59,29 @@ def run(args: argparse.Namespace) -> int:
     """Compare; returns the exit status."""
     import numpy as np
 
-    from protloc_jax.eval.activations import activations, grids_named, read_stored, stored_positions
-    from protloc_jax.eval.load import load
+    from protloc_jax.eval.activations import INPUT, activations, grids_named, read_stored, stored_positions
+    from protloc_jax.eval.original import original
     from protloc_jax.eval.parity import TOLERANCE, compare
 
     if not args.against and not args.write:
         raise ValueError("name the other side: --against FILE.npz, timm:NAME or hf; or --write FILE.npz.")
     live = _live(args.against)
-    encoder = load(args.weights, model=args.model) if args.model else load(args.weights)
     stored = {} if live or not args.against else read_stored(args.against)
+    said = {key: getattr(args, key) for key in ("model", "layout", "position") if getattr(args, key)}
+    weights = original(args.weights, **said)
+    encoder = weights.encoder
     images = _images(args, encoder, stored)
     ours = activations(encoder.config, encoder.params, images, grids=grids_named(stored))
     if args.write:
-        np.savez_compressed(args.write, input=images, **ours)  # type: ignore[arg-type]
+        np.savez_compressed(args.write, **{INPUT: images}, **ours)  # type: ignore[arg-type]
         print(f"wrote {args.write}: {', '.join(ours)} of {list(images.shape)} images")
     if not args.against:
         return 0
-    reference = (
-        _peer(live, encoder, images) if live else stored_positions({k: v for k, v in stored.items() if k != "input"})
-    )
-    precision = _precision(encoder)
+    if live:
+        reference = _peer(live, weights, images)
+    else:
+        reference = stored_positions({name: array for name, array in stored.items() if name != INPUT})
+    precision = max(weights.dtypes, key=lambda name: TOLERANCE.get(name, 0.0))
     report = compare(
         ours,
         reference,
@@ -81,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         facts={
             "weights": str(args.weights),
             "stored in": precision,
-            "sha256": encoder.provenance.get("weights_sha256", ""),
+            "layout": weights.source.get("layout", "of this project"),
+            "sha256": weights.source.get("sha256", encoder.provenance.get("weights_sha256", "")),
             "against": args.against,
             "images": "x".join(map(str, images.shape)),
         },
@@ -156,13 +165,11 @@ def _image(path: str, region: str | None, encoder: Encoder) -> np.ndarray:
     return np.asarray(prepare(jnp.asarray(pixels[None]), how))
 
 
-def _peer(live: tuple[str, str], encoder: Encoder, images: np.ndarray) -> dict[str, np.ndarray]:
-    raise NotImplementedError
+def _peer(live: tuple[str, str], weights: Original, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The activations of the package that the weights come from."""
+    from protloc_jax.eval.live_peer import hf_activations, timm_activations
 
-
-def _precision(encoder: Encoder) -> str:
-    """The coarsest precision among the tensors that the weights came in."""
-    from protloc_jax.eval.parity import TOLERANCE
-
-    found = encoder.provenance.get("dtypes") or ["float32"]
-    return max(found, key=lambda name: TOLERANCE.get(name, 0.0))
+    kind, name = live
+    if kind == "hf":
+        return hf_activations(name or weights.source.get("path", weights.path), images)
+    return timm_activations(name, weights.tensors("timm"), images, image_size=weights.encoder.config.image_size)

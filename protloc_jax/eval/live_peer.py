@@ -25,17 +25,17 @@ def timm_activations(
     tensors: Mapping[str, np.ndarray],
     images: np.ndarray,
     *,
-    options: Mapping[str, Any] | None = None,
+    image_size: int,
 ) -> dict[str, np.ndarray]:
     """Activations of timm's model `name` with `tensors` (its own names) on images [B, H, W, C], named as ours.
 
-    options  further arguments of `timm.create_model`, for example img_size or embed_dim
+    image_size  side in pixels that the tensors' position table is made for
     Raises PeerMissing, or ValueError naming the keys that timm's model lacks or has beside these.
     """
     torch, timm = _package("torch"), _package("timm")
     try:
         model = timm.create_model(
-            name, num_classes=0, in_chans=images.shape[-1], dynamic_img_size=True, **(options or {})
+            name, num_classes=0, in_chans=images.shape[-1], img_size=image_size, dynamic_img_size=True
         ).eval()
     except Exception as error:  # timm raises RuntimeError, TypeError and others for names and options it does not know
         raise ValueError(f"timm cannot make '{name}' ({error}).") from error

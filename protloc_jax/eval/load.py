@@ -13,6 +13,7 @@ import numpy as np
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.convert.convert import convert
+from protloc_jax.convert.converted import Converted
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
@@ -75,7 +76,11 @@ def _foreign(path: str | Path, which: str, size: int, options: Mapping[str, Any]
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
-    converted = convert(path, which=wanted[which], **options)
+    return encoder_of(convert(path, which=wanted[which], **options), path, which=which, size=size)
+
+
+def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher", size: int = 0) -> Encoder:
+    """The encoder of weights that `convert` has just read from `path`."""
     tree = converted.trees[which]
     return Encoder(
         config=converted.config,
