@@ -40,12 +40,10 @@ def timm_activations(
     except Exception as error:  # timm raises RuntimeError, TypeError and others for names and options it does not know
         raise ValueError(f"timm cannot make '{name}' ({error}).") from error
     state = {key: torch.from_numpy(np.array(value, np.float32)) for key, value in tensors.items()}
-    lacking, beside = model.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")}, strict=False)
-    if lacking or beside:
-        raise ValueError(
-            f"timm's '{name}' is another model: it lacks {', '.join(beside) or 'nothing'}; "
-            f"it needs {', '.join(lacking) or 'nothing more'}."
-        )
+    try:
+        model.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    except RuntimeError as error:  # names every missing, extra and mis-shaped key
+        raise ValueError(f"timm's '{name}' is another model. {error}") from error
     blocks: list[Any] = []
     for block in model.blocks:
         block.register_forward_hook(lambda module, inputs, output: blocks.append(output))
