@@ -42,7 +42,8 @@ class Initial(NamedTuple):
     """What replaces fresh parameters: subtrees by name ({"backbone": ..., "head": ...}) of the state's items.
 
     channels  those that the weights read, in order; None = not compared
-    record    goes into the meta record of every checkpoint: weights, checkpoint, step, sha256, which, head, stem
+    record    goes into the meta record of every checkpoint, JSON-able: weights, checkpoint, step, sha256, which, head,
+              stem; without "checkpoint" (trees from elsewhere) nothing is compared on resume
     """
 
     params: dict[str, Any]
@@ -181,10 +182,10 @@ def began_with(record: Mapping[str, Any]) -> Source:
 
     All their items where the run took the original head, else only those of `which`.
     """
-    if record["stem"] != "same":
+    if "checkpoint" not in record or record["stem"] != "same":
+        made = "changed ones" if "checkpoint" in record else "weights from no checkpoint"
         raise WeightsChanged(
-            f"the run began from {record['weights']} with its stem fitted to other channels ({record['stem']}), and "
-            "the fitted weights were not kept."
+            f"the run began with {made} (init.weights={record.get('weights', '')}), which are not kept."
         )
     init = InitConfig(weights=record["checkpoint"], which=record["which"], head=record["head"])
     try:
@@ -206,6 +207,8 @@ def compare_source(record: Mapping[str, Any]) -> str:
     Weights that are gone or cannot be read are no obstacle, for a run goes on from its own checkpoints. Raises
     WeightsChanged where other weights are in their place.
     """
+    if "checkpoint" not in record:
+        return ""
     where = Path(record["checkpoint"])
     if not where.is_dir():
         return f"the weights that this run began with are gone ({where}); it goes on without them"

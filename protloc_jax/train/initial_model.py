@@ -117,6 +117,10 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
     ]
     if init.freeze_backbone_epochs:
         lines.append(f"backbone frozen for the first {init.freeze_backbone_epochs:g} epochs")
+    elif init.head == "new":
+        lines.append(
+            "the new head trains the backbone from the first step; init.freeze_backbone_epochs=1 would spare it"
+        )
     if model.position != "none" and views.global_size != model.image_size:
         lines.append(
             f"position table for {model.image_size} pixels, resized on the fly to views of {views.global_size} "
