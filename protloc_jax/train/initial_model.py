@@ -116,7 +116,7 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
         f"table for {model.image_size} pixels",
     ]
     if init.freeze_backbone_epochs:
-        lines.append(f"backbone frozen for the first {init.freeze_backbone_epochs:g} epochs")
+        lines.append(f"backbone frozen for {init.freeze_backbone_epochs:g} epoch(s)")
     elif init.head == "new":
         lines.append(
             "the new head trains the backbone from the first step; init.freeze_backbone_epochs=1 would spare it"

@@ -394,7 +394,7 @@ def test_beginning_takes_the_model_and_tells(tmp_path, source):
     told = "\n".join(begins.words)
     digest = load_weights(source)[1]["weights_sha256"][:12]
     assert f"{source}: teacher of step 8, SHA-256 {digest}, with a new head" in told
-    assert "frozen for the first 1 epochs" in told
+    assert "frozen for 1 epoch" in told
     assert "position table for 8 pixels, resized on the fly to views of 12 (dino)" in told
     assert "normalisation differs:" in told and "none here" in told
     quiet = beginning(bare(tmp_path, source, "init.head=original"), tiny.CHANNELS).words
