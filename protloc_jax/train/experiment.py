@@ -89,9 +89,9 @@ class OptimConfig:
 class InitConfig:
     """What a run begins with: fresh parameters, or the weights of a run of ours or of a converted checkpoint.
 
-    A new head on a pretrained backbone starts from noise, and its gradients would destroy the features within a few
-    hundred steps: freeze the backbone until the head has settled (an epoch), and let the learning rate still be rising
-    then (optim.warmup_epochs longer than freeze_backbone_epochs).
+    A new head on a pretrained backbone starts from noise, and its first gradients can destroy the features: freeze the
+    backbone until the head has settled (an epoch, as DINO leaves its last layer alone in the first), and let the
+    learning rate still be rising then (optim.warmup_epochs longer than freeze_backbone_epochs).
     """
 
     weights: str = opt("", "run directory or checkpoint to begin with, converted ones too; empty = from scratch")
@@ -101,8 +101,8 @@ class InitConfig:
     head: Literal["new", "original"] = opt("new", "a fresh head, or the head and centre that the weights come with")
     freeze_backbone_epochs: float = opt(
         0.0,
-        "first epochs in which only the head is trained, as DINO leaves its last layer alone in the first; a new head "
-        "on a pretrained backbone needs them (1 is a good start), or its first gradients destroy the features",
+        "first epochs in which only the head is trained; give a new head on a pretrained backbone one, or its first "
+        "gradients can destroy the features",
     )
     stem: Literal["same", "repeat", "mean", "zero", "names"] = opt(
         "same", "how the stem is fitted to other channels than those of the weights; same = they must agree"

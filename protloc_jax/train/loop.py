@@ -131,7 +131,7 @@ def fit(
             state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
             about |= {"init": restored.meta["init"]} if "init" in restored.meta else {}
             console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
-        del begins  # host copies that nobody needs any more
+        del begins  # copies on the host, not needed any more
         if first:
             _write_whole(out / CONFIG_FILE, to_json(experiment))
         loop = _Loop(
