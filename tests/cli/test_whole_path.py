@@ -163,6 +163,37 @@ def test_scores_and_page(made, capsys):
     assert not re.search(r"<script|https?://", text)
 
 
+def test_a_run_that_begins_with_anothers_weights(made, tmp_path, capsys):
+    """The config says nothing of the model; the plan, the training and `--untrained` all take it from the weights."""
+    bare = json.loads((made / "run" / "config.json").read_text())
+    bare["model"] = {"remat": "block"}
+    config = tmp_path / "bare.json"
+    config.write_text(json.dumps(bare))
+    words = ["--config", str(config), f"init.weights={made / 'run'}", f"run.out={tmp_path / 'run'}"]
+    words += [
+        "optim.steps=4",
+        "optim.warmup_epochs=0",
+        "init.freeze_backbone_epochs=0.01",
+        "run.compilation_cache=none",
+    ]
+    assert main(["dry-run", *words]) == 0
+    assert f"initial weights {made / 'run'}: teacher of step 8" in capsys.readouterr().out
+    assert main(["pretrain", *words, "model.patch=16"]) == 2
+    assert "model.patch: 16 asked for, 8 in the weights" in capsys.readouterr().err
+    assert main(["pretrain", *words, "data.channels=protein,nucleus"]) == 2
+    assert "the data have protein, nucleus" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["pretrain", *words]) == 0
+    assert f"initial        {made / 'run'}: teacher of step 8" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert (saved["dim"], saved["patch"], saved["remat"]) == (32, 8, "block")
+    embed = ["embed", "--weights", str(tmp_path / "run"), "--untrained", "--records", str(made / "records")]
+    assert main([*embed, "--batch", "16", "--out", str(tmp_path / "began.h5ad")]) == 0
+    np.testing.assert_array_equal(read(tmp_path / "began.h5ad").x, read(made / "trained.h5ad").x)
+    assert main(["pretrain", *words]) == 0
+    assert "goes on; begun with" in capsys.readouterr().out
+
+
 def test_clear_refusals(made, capsys):
     scores = made / "scores.json"
     scores.write_text("{}")
