@@ -171,5 +171,6 @@ def _peer(live: tuple[str, str], weights: Original, images: np.ndarray) -> dict[
 
     kind, name = live
     if kind == "hf":
-        return hf_activations(name or weights.source.get("path", weights.path), images)
+        path = Path(name or weights.source.get("path", weights.path))
+        return hf_activations(path if path.is_dir() else path.parent, images)
     return timm_activations(name, weights.tensors("timm"), images, image_size=weights.encoder.config.image_size)

@@ -104,9 +104,6 @@ class InitConfig:
         "first epochs in which only the head is trained; give a new head on a pretrained backbone one, or its first "
         "gradients can destroy the features",
     )
-    stem: Literal["same", "repeat", "mean", "zero", "names"] = opt(
-        "same", "how the stem is fitted to other channels than those of the weights; same = they must agree"
-    )
 
     def __post_init__(self) -> None:
         check_literals(self)

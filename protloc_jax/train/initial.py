@@ -74,8 +74,6 @@ def read_source(init: InitConfig, *, warn: Callable[[str], None] = print) -> Sou
 
 def initial_of(init: InitConfig, source: Source) -> Initial:
     """Initial weights as `init` asks for them: both networks get one backbone; the original head is each one's own."""
-    if init.stem != "same":
-        raise ValueError(f"init.stem={init.stem}: training takes weights whose stem is fitted already.")
     given = source.items
     if "backbone" not in given[init.which]:
         raise WeightsDoNotFit(f"init.weights={init.weights}: its '{init.which}' has no backbone.")
@@ -96,7 +94,6 @@ def initial_of(init: InitConfig, source: Source) -> Initial:
         "sha256": source.meta["weights_sha256"],
         "which": init.which,
         "head": init.head,
-        "stem": init.stem,
     }
     return Initial(params, teacher, buffers, ChannelSet(source.meta["channels"]), record)
 
@@ -182,10 +179,9 @@ def began_with(record: Mapping[str, Any]) -> Source:
 
     All their items where the run took the original head, else only those of `which`.
     """
-    if "checkpoint" not in record or record["stem"] != "same":
-        made = "changed ones" if "checkpoint" in record else "weights from no checkpoint"
+    if "checkpoint" not in record:
         raise WeightsChanged(
-            f"the run began with {made} (init.weights={record.get('weights', '')}), which are not kept."
+            f"the run began with weights from no checkpoint (init.weights={record.get('weights', '')}), which are not kept."
         )
     init = InitConfig(weights=record["checkpoint"], which=record["which"], head=record["head"])
     try:

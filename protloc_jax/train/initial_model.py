@@ -24,7 +24,7 @@ from protloc_jax.views.config import normalisation_of
 from protloc_jax.views.normalisation import Normalisation
 
 # Keys that say how the model is computed and trained, not which function of which parameters it is.
-EXECUTION = frozenset({"dtype", "scan", "remat", "drop_path", "init"})
+EXECUTION = frozenset({"dtype", "attention", "scan", "remat", "drop_path", "init"})
 # Keys that together give one shape; 0 in them means "from size".
 SHAPE = frozenset({"size", "dim", "depth", "heads", "mlp_ratio"})
 
@@ -65,11 +65,6 @@ def beginning(
             return Beginning(experiment, None, ())
         model = with_architecture(experiment.model, _model_of(saved), given=given, name=init.weights)
         return Beginning(dataclasses.replace(experiment, model=model), None, (f"goes on; begun with {init.weights}",))
-    if init.stem != "same":
-        raise ValueError(
-            f"init.stem={init.stem}: fit the weights to the data's channels first, protloc convert {init.weights} "
-            f"--to-channels {','.join(channels.names)} --stem {init.stem} --out DIR, then init.weights=DIR."
-        )
     source = read_source(init, warn=warn)
     have = ChannelSet(source.meta["channels"])
     if have.names != channels.names:

@@ -207,7 +207,6 @@ def test_a_checkpoint_says_what_its_run_began_with(whole, source):
         "sha256": load_weights(source)[1]["weights_sha256"],
         "which": "teacher",
         "head": "new",
-        "stem": "same",
     }
     assert json.loads((out / "config.json").read_text())["init"]["weights"] == str(source)
 
@@ -342,8 +341,6 @@ def test_settings_that_mean_nothing_are_refused():
         InitConfig(weights="x", freeze_backbone_epochs=-1.0)
     with pytest.raises(ConfigError, match="which"):
         InitConfig(weights="x", which="student")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"init\.stem=mean: training takes weights whose stem is fitted already"):
-        initial_of(InitConfig(weights="x", stem="mean"), None)  # type: ignore[arg-type]
 
 
 # The model of such a run.
@@ -415,8 +412,6 @@ def test_channels_and_stems_point_to_conversion(tmp_path, source):
         beginning(bare(tmp_path, source), parse("gfp,nucleus"))
     with pytest.raises(WeightsDoNotFit, match=r"data have nucleus, er\. protloc convert .*--to-channels nucleus,er"):
         beginning(bare(tmp_path, source), parse("nucleus,er"))
-    with pytest.raises(ValueError, match=r"protloc convert .* --to-channels nucleus,gfp --stem mean"):
-        beginning(bare(tmp_path, source, "init.stem=mean"), tiny.CHANNELS)
 
 
 def test_a_dry_run_reads_and_compares_them(tmp_path, source):
