@@ -1,0 +1,83 @@
+"""Every artefact of an export against the test tensors beside it, before the export says that it is done."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from protloc_jax.convert.export_stablehlo import channels_of, read_stablehlo
+from protloc_jax.convert.export_timm import WEIGHTS, timm_tensors
+from protloc_jax.convert.frozen import Frozen
+from protloc_jax.convert.reference_tensors import TOLERANCE, difference
+from protloc_jax.convert.refusal import ExportRefused
+
+OUTPUTS = ("cls", "patches")
+
+
+class Checked(NamedTuple):
+    """One artefact: its file, what was compared, and the largest difference in standard deviations (None: not run)."""
+
+    file: str
+    said: str
+    difference: float | None
+
+
+def verify(
+    frozen: Frozen,
+    directory: Path,
+    formats: tuple[str, ...],
+    images: Mapping[str, np.ndarray],
+    wanted: Mapping[str, np.ndarray],
+    source: Mapping[str, Any],
+) -> list[Checked]:
+    """Check the files of `formats` in `directory`; raises ExportRefused naming every one that differs."""
+    found = [_CHECKS[name](frozen, directory, images, wanted, source) for name in formats]
+    bad = [f"{c.file}: {c.said} ({c.difference:.2g})" for c in found if not (c.difference or 0.0) <= TOLERANCE]
+    if bad:
+        raise ExportRefused(
+            f"what was written does not give the encoder's features, so nothing is kept: {'; '.join(bad)}."
+        )
+    return found
+
+
+def _onnx(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
+    name = "encoder.onnx"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Checked(name, "not run: onnxruntime is missing (pip install 'protloc-jax[onnx]')", None)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(directory / name), providers=["CPUExecutionProvider"])
+    made = dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(images)), strict=True))
+    one = dict(zip(OUTPUTS, session.run(list(OUTPUTS), {k: v[:1] for k, v in images.items()}), strict=True))
+    return _compared(name, "ONNX Runtime against the encoder", made, one, wanted)
+
+
+def _stablehlo(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
+    name = "encoder.jaxexport"
+    if set(channels_of(directory / name)) != set(frozen.channels.names):
+        return Checked(name, "the input tree has other channels", float("inf"))
+    program = read_stablehlo(directory / name)
+    made, one = program(dict(images)), program({k: v[:1] for k, v in images.items()})
+    return _compared(name, "the program read back against the encoder", made, one, wanted)
+
+
+def _safetensors(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
+    stored, meant = load_file(directory / WEIGHTS), timm_tensors(frozen, source=source)
+    same = stored.keys() == meant.keys() and all(
+        stored[k].dtype == meant[k].dtype and stored[k].tobytes() == meant[k].tobytes() for k in meant
+    )
+    return Checked(WEIGHTS, "tensors read back, bit for bit", 0.0 if same else float("inf"))
+
+
+_CHECKS = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _safetensors}
+
+
+def _compared(name: str, said: str, made: Any, one: Any, wanted: Any) -> Checked:
+    """The worst of both outputs, for the whole batch and for its first image alone."""
+    worst = max(max(difference(made[key], wanted[key]), difference(one[key], wanted[key][:1])) for key in OUTPUTS)
+    return Checked(name, said, worst)
