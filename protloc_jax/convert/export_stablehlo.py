@@ -43,7 +43,10 @@ def write_stablehlo(frozen: Frozen, path: Path, *, largest: int = LARGEST) -> li
         path.write_bytes(jax_export.export(function, platforms=PLATFORMS)(images).serialize())
         traced = function.trace(images)
     text = path.with_suffix(".mlir")
-    text.write_text(_readable(traced))
+    listed = ", ".join(sorted(images))  # the order in which a dict is flattened
+    text.write_text(
+        f"// Images, in the order of the arguments: {listed}. Large constants are cut.\n{_readable(traced)}"
+    )
     return [path, text]
 
 
@@ -57,7 +60,7 @@ def read_stablehlo(path: str | Path) -> Any:
 
 
 def channels_of(path: str | Path) -> tuple[str, ...]:
-    """The channel names in an artefact's own input tree."""
+    """The channel names in an artefact's own input tree, sorted."""
     artefact = jax_export.deserialize(bytearray(Path(path).read_bytes()))
     (images,), _ = jax.tree.unflatten(artefact.in_tree, artefact.in_avals)
     return tuple(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.config import check_literals
 from protloc_jax.convert.refusal import ExportRefused
 from protloc_jax.model.encoder import Encoder
+from protloc_jax.views.prepare import PrepareConfig
 from protloc_jax.views.resample import matrix, shorter_side, taps
 
 Pixels = Literal["uint8", "uint16", "float32"]
@@ -67,7 +69,7 @@ class Frozen:
         """Per pass and model slot, the channel that fills it, None for zeros."""
         return self.encoder.plan.passes if self.encoder.plan else (self.encoder.channels.names,)
 
-    @property
+    @functools.cached_property
     def preparation(self) -> Preparation:
         """Resize and crop of `self.size`, with the same weights that `views.prepare` uses."""
         return _preparation(self.encoder, self.size)
@@ -111,9 +113,17 @@ def _preparation(encoder: Encoder, size: tuple[int, int]) -> Preparation:
     top, left = ((length - kept + 1) // 2 for length, kept in zip(resized, wanted, strict=True))
     if resized == size:
         return Preparation(None, (top, left), wanted)
-    rows, columns = (
-        matrix(taps(0, old, longest=old, out=new, interpolation=how.interpolation, antialias=how.antialias), old)
-        for old, new in zip(size, resized, strict=True)
-    )
-    weights = (np.asarray(rows)[top : top + wanted[0]], np.asarray(columns)[left : left + wanted[1]])
-    return Preparation(weights, (0, 0), wanted, how.interpolation == "bicubic")
+    rows, columns = (_weights(how, old, new) for old, new in zip(size, resized, strict=True))
+    rows, columns = rows[top : top + wanted[0]], columns[left : left + wanted[1]]
+    return Preparation((rows, columns), (0, 0), wanted, how.interpolation == "bicubic")
+
+
+def _weights(how: PrepareConfig, length: int, out: int) -> np.ndarray:
+    """Interpolation weights [out, length] of one axis."""
+
+    @jax.jit  # one small program instead of one an operation
+    def made() -> jax.Array:
+        options = {"interpolation": how.interpolation, "antialias": how.antialias}
+        return matrix(taps(0, length, longest=length, out=out, **options), length)
+
+    return np.asarray(made())
