@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -49,6 +50,8 @@ class About:
             if self.commercial == "yes":
                 raise ExportRefused(f"licence '{self.licence}' excludes commercial use, but commercial is 'yes'.")
             object.__setattr__(self, "commercial", "no")
+        elif self.commercial == "unknown" and self.licence == self.source.get("licence"):
+            object.__setattr__(self, "commercial", self.source.get("commercial_use", "unknown"))
         name = str(self.data.get("name", ""))
         if not self.synthetic and name.startswith("simulated"):
             object.__setattr__(self, "synthetic", name)
@@ -82,11 +85,11 @@ def facts_of(frozen: Frozen, about: About) -> dict[str, Any]:
         "patch_grid": list(frozen.grid),
         "backbone_sha256": content_digest(jax.device_get(encoder.params)),
         "weights_sha256": encoder.provenance.get("weights_sha256"),
-        "provenance": {key: encoder.provenance[key] for key in sorted(encoder.provenance)},
+        "provenance": _without_folders(encoder.provenance),
         "licence": about.licence or "unknown",
         "commercial_use": about.commercial,
         "data": dict(about.data),
-        "source": dict(about.source),
+        "source": _without_folders({k: v for k, v in about.source.items() if k not in ("tensors", "extras")}),
         "synthetic": about.synthetic,
         "made_with": {"protloc_jax": protloc_jax.__version__, "jax": jax.__version__},
     }
@@ -95,3 +98,11 @@ def facts_of(frozen: Frozen, about: About) -> dict[str, Any]:
 def as_text(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts for headers that hold text alone: what is not text as JSON."""
     return {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in facts.items()}
+
+
+def _without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record in which files have their names alone: where they lay on this machine is of no use to others."""
+    names = {
+        key: Path(str(record[key])).name for key in ("weights", "path") if str(record.get(key, "")).startswith("/")
+    }
+    return {**dict(sorted(record.items())), **names}

@@ -36,7 +36,7 @@ def card(
         "## Channels\n\n" + _channels(frozen, facts),
         "## Preprocessing\n\n" + _preprocessing(frozen, formats),
         "## Architecture\n\n" + _architecture(frozen, facts),
-        "## Training data\n\n" + _data(about),
+        "## Training data\n\n" + _data(about, facts),
         "## Licence\n\n" + f"Licence of the weights: {facts['licence']}. {COMMERCIAL[about.commercial]}",
         "## Scores\n\n" + metrics_section(about.metrics),
         "## Use\n\n" + snippets.section(frozen, formats),
@@ -141,13 +141,13 @@ def _architecture(frozen: Frozen, facts: Mapping[str, Any]) -> str:
     )
 
 
-def _data(about: About) -> str:
+def _data(about: About, facts: Mapping[str, Any]) -> str:
     known = {key: about.data.get(key) for key in ("name", "examples", "digest")}
     lines = [f"- {key}: {known[key] if known[key] not in (None, '') else 'unknown'}" for key in known]
     if about.synthetic:
         lines.append(f"- **synthetic images**: {about.synthetic}")
     if about.source:
-        kept = {k: about.source[k] for k in ("model", "layout", "path", "sha256") if about.source.get(k)}
+        kept = {k: facts["source"][k] for k in ("model", "url", "layout", "path", "sha256") if facts["source"].get(k)}
         lines.append("- weights converted from another project: " + json.dumps(kept, default=str))
     return "\n".join(lines)
 

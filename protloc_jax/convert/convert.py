@@ -244,7 +244,9 @@ def _second(
     problems: list[str] = []
     where = _checked(second, tensors, config, head, problems)
     if problems:
-        raise WeightsRefused(f"the student's tensors ('{student.name}') differ from the teacher's:\n  {listed(problems)}")
+        raise WeightsRefused(
+            f"the student's tensors ('{student.name}') differ from the teacher's:\n  {listed(problems)}"
+        )
     tree, _ = filled(leaf_shapes(config, head), where, tensors)
     if how is not None:
         stem = tree["backbone"]["stem"]

@@ -70,7 +70,7 @@ def export(
         facts = facts_of(frozen, about)
         files: list[Path] = []
         if "safetensors" in formats:
-            files += write_timm(frozen, temporary, facts=facts, source=about.source)
+            files += write_timm(frozen, temporary, facts=facts)
         if "onnx" in formats:
             files += write_onnx(frozen, temporary / "encoder.onnx", facts=facts)
         if "stablehlo" in formats:
@@ -79,7 +79,7 @@ def export(
         wanted = reference_outputs(frozen, images)
         write_npz(temporary / INPUT, images)
         write_npz(temporary / OUTPUT, wanted)
-        checked = verify_export.verify(frozen, temporary, formats, images, wanted, about.source)
+        checked = verify_export.verify(frozen, temporary, formats, images, wanted)
         files += [temporary / INPUT, temporary / OUTPUT]
         facts["test_seed"] = seed
         facts["checked"] = {c.file: {"how": c.said, "difference": c.difference} for c in checked}

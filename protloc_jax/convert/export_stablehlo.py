@@ -9,6 +9,8 @@ three weeks before (docs.jax.dev, "Exporting and serializing staged-out computat
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,13 @@ def write_stablehlo(frozen: Frozen, path: Path, *, largest: int = LARGEST) -> li
     images = {name: jax.ShapeDtypeStruct((batch, *frozen.size), kind) for name in frozen.channels.names}
     function = jax.jit(frozen.encode)
     # The artefact's precision is fixed here, on whatever device it runs later: float32 shall mean float32.
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), _no_source_paths():
         path.write_bytes(jax_export.export(function, platforms=PLATFORMS)(images).serialize())
-        traced = function.trace(images)
+        readable = function.trace(images).lower(lowering_platforms=PLATFORMS).compiler_ir("stablehlo")
     text = path.with_suffix(".mlir")
     listed = ", ".join(sorted(images))  # the order in which a dict is flattened
-    text.write_text(
-        f"// Images, in the order of the arguments: {listed}. Large constants are cut.\n{_readable(traced)}"
-    )
+    program = readable.operation.get_asm(large_elements_limit=16)
+    text.write_text(f"// Images, in the order of the arguments: {listed}. Large constants are cut.\n{program}\n")
     return [path, text]
 
 
@@ -66,7 +67,13 @@ def channels_of(path: str | Path) -> tuple[str, ...]:
     return tuple(images)
 
 
-def _readable(traced: Any) -> str:
-    """The text of a traced program, numbers of large constants cut."""
-    lowered = traced.lower(lowering_platforms=PLATFORMS)
-    return lowered.compiler_ir("stablehlo").operation.get_asm(large_elements_limit=16)
+@contextlib.contextmanager
+def _no_source_paths() -> Iterator[None]:
+    """Without the traceback of every operation, which would name folders of this machine in a file for others."""
+    key = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, key)
+    jax.config.update(key, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(key, before)

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from protloc_jax.convert.about import as_text
 from protloc_jax.convert.frozen import Frozen
 from protloc_jax.convert.refusal import ExportRefused
+from protloc_jax.convert.to_layout import to_layout
 from protloc_jax.model.config import SIZES, VitConfig
 from protloc_jax.model.posembed import resize_table
 
@@ -41,12 +42,12 @@ _REGISTERED = {
 _RESIZED_ALIKE = ("timm", "dinov2_registers")
 
 
-def write_timm(frozen: Frozen, directory: Path, *, facts: Mapping[str, Any], source: Mapping[str, Any]) -> list[Path]:
+def write_timm(frozen: Frozen, directory: Path, *, facts: Mapping[str, Any]) -> list[Path]:
     """Write `model.safetensors` and `config.json`; `facts` become the header's metadata and a section of the config.
 
     Raises ExportRefused for an architecture that timm cannot build.
     """
-    tensors = timm_tensors(frozen, source=source)
+    tensors = timm_tensors(frozen)
     header = {"format": "pt", **as_text(facts)}
     files = [directory / WEIGHTS, directory / CONFIG]
     save_file(tensors, files[0], metadata=header)
@@ -54,10 +55,8 @@ def write_timm(frozen: Frozen, directory: Path, *, facts: Mapping[str, Any], sou
     return files
 
 
-def timm_tensors(frozen: Frozen, *, source: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-    """The state dict of timm's VisionTransformer, as NumPy arrays."""
-    from protloc_jax.convert.convert import to_layout
-
+def timm_tensors(frozen: Frozen) -> dict[str, np.ndarray]:
+    """The state dict of timm's VisionTransformer, float32, under timm's own names wherever the weights came from."""
     config = frozen.encoder.config
     problems = []
     if config.stem_bias and config.pre_norm:
@@ -67,8 +66,10 @@ def timm_tensors(frozen: Frozen, *, source: Mapping[str, Any] | None = None) -> 
     if problems:
         raise ExportRefused(f"timm's VisionTransformer has no {' and no '.join(problems)}; export onnx or stablehlo.")
     config, params = _held(frozen)
-    tensors = dict(to_layout(config, params, "timm", extras=None, source=source or None))
+    tensors = dict(to_layout(config, params, "timm"))
     dim, depth = config.shape.dim, config.shape.depth
+    if config.final_norm == "pooled":
+        tensors = {f"fc_{name}" if name.startswith("norm.") else name: value for name, value in tensors.items()}
     if not config.stem_bias and not config.pre_norm:
         tensors["patch_embed.proj.bias"] = np.zeros(dim, np.float32)
     if config.mlp == "swiglu" and not config.layerscale:  # timm's only model with this MLP has LayerScale
@@ -166,16 +167,26 @@ def _ratio(made: int, dim: int) -> float:
 
 
 def _held(frozen: Frozen) -> tuple[VitConfig, Any]:
-    """Configuration and parameters; positions at the grid of the input where timm would resize them in another way."""
+    """Configuration and parameters with positions as timm's class can hold and resize them; the features are the same.
+
+    A table that timm would resize in another way is stored at the grid of the input. A class token's position beside
+    registers without one is added to the token.
+    """
     config, params, grid = frozen.encoder.config, frozen.encoder.params, frozen.grid
-    if config.position in ("none", *_RESIZED_ALIKE) or grid == (config.table_grid,) * 2:
+    if config.position == "none":
         return config, params
-    if grid[0] != grid[1]:
-        raise ExportRefused(
-            f"positions of convention '{config.position}' on {grid[0]} x {grid[1]} patches have no place in timm's "
-            "square table; give a square --input-size, or export onnx or stablehlo."
-        )
-    table = resize_table(
-        params["pos"], config.position, config.patch, *frozen.preparation.size, prefix=config.positioned
-    )
-    return dataclasses.replace(config, image_size=grid[0] * config.patch), {**params, "pos": table}
+    table = params["pos"]
+    if config.position not in _RESIZED_ALIKE and grid != (config.table_grid,) * 2:
+        if grid[0] != grid[1]:
+            raise ExportRefused(
+                f"positions of convention '{config.position}' on {grid[0]} x {grid[1]} patches have no place in timm's "
+                "square table; give a square --input-size, or export onnx or stablehlo."
+            )
+        size = frozen.preparation.size
+        table = resize_table(table, config.position, config.patch, *size, prefix=config.positioned)
+        config = dataclasses.replace(config, image_size=grid[0] * config.patch)
+    params = {**params, "pos": table}
+    if 0 < config.positioned < config.prefix:
+        params |= {"cls": params["cls"] + table[:, :1], "pos": table[:, 1:]}
+        config = dataclasses.replace(config, position_prefix="none")
+    return config, params

@@ -90,7 +90,9 @@ def _positions(shapes: Mapping[str, tuple[int, ...]], facts: dict[str, Any], pro
         ways["cls"] = 1
     if facts["registers"]:
         ways["all"] = prefix
-    fitting = {way: math.isqrt(rows - n) for way, n in ways.items() if rows > n and math.isqrt(rows - n) ** 2 == rows - n}
+    fitting = {
+        way: math.isqrt(rows - n) for way, n in ways.items() if rows > n and math.isqrt(rows - n) ** 2 == rows - n
+    }
     if not fitting:
         problems.append(
             f"the position table has {rows} rows, and with {int(facts['class_token'])} class token and "

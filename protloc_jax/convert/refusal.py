@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from protloc_jax.convert.weight_file import WeightsRefused
 
-class ExportRefused(ValueError):
+
+class ExportRefused(WeightsRefused):
     """An encoder cannot be exported in this way; the message says what to change."""
 
 

@@ -55,6 +55,4 @@ def filled(
 def not_finite(array: np.ndarray) -> int:
     """How many values are NaN or infinite."""
     flat = array.reshape(-1)
-    return sum(
-        int(np.count_nonzero(~np.isfinite(flat[start : start + CHUNK]))) for start in range(0, flat.size, CHUNK)
-    )
+    return sum(int(np.count_nonzero(~np.isfinite(flat[start : start + CHUNK]))) for start in range(0, flat.size, CHUNK))

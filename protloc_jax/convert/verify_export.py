@@ -33,10 +33,9 @@ def verify(
     formats: tuple[str, ...],
     images: Mapping[str, np.ndarray],
     wanted: Mapping[str, np.ndarray],
-    source: Mapping[str, Any],
 ) -> list[Checked]:
     """Check the files of `formats` in `directory`; raises ExportRefused naming every one that differs."""
-    found = [_CHECKS[name](frozen, directory, images, wanted, source) for name in formats]
+    found = [_CHECKS[name](frozen, directory, images, wanted) for name in formats]
     bad = [f"{c.file}: {c.said} ({c.difference:.2g})" for c in found if not (c.difference or 0.0) <= TOLERANCE]
     if bad:
         raise ExportRefused(
@@ -45,7 +44,7 @@ def verify(
     return found
 
 
-def _onnx(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
+def _onnx(frozen: Frozen, directory: Path, images: Any, wanted: Any) -> Checked:
     name = "encoder.onnx"
     if importlib.util.find_spec("onnxruntime") is None:
         return Checked(name, "not run: onnxruntime is missing (pip install 'protloc-jax[onnx]')", None)
@@ -57,7 +56,7 @@ def _onnx(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any
     return _compared(name, "ONNX Runtime against the encoder", made, one, wanted)
 
 
-def _stablehlo(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
+def _stablehlo(frozen: Frozen, directory: Path, images: Any, wanted: Any) -> Checked:
     name = "encoder.jaxexport"
     if set(channels_of(directory / name)) != set(frozen.channels.names):
         return Checked(name, "the input tree has other channels", float("inf"))
@@ -66,8 +65,8 @@ def _stablehlo(frozen: Frozen, directory: Path, images: Any, wanted: Any, source
     return _compared(name, "the program read back against the encoder", made, one, wanted)
 
 
-def _safetensors(frozen: Frozen, directory: Path, images: Any, wanted: Any, source: Any) -> Checked:
-    stored, meant = load_file(directory / WEIGHTS), timm_tensors(frozen, source=source)
+def _safetensors(frozen: Frozen, directory: Path, images: Any, wanted: Any) -> Checked:
+    stored, meant = load_file(directory / WEIGHTS), timm_tensors(frozen)
     same = stored.keys() == meant.keys() and all(
         stored[k].dtype == meant[k].dtype and stored[k].tobytes() == meant[k].tobytes() for k in meant
     )

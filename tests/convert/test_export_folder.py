@@ -137,7 +137,7 @@ def test_the_card_says_what_is_known_and_what_is_not(stablehlo):
 
 def test_nothing_is_invented(tmp_path):
     made = dataclasses.replace(encoder(), um_per_pixel=None)
-    text = (export(made, tmp_path / "x", formats=["stablehlo"]).directory / "README.md").read_text()
+    text = (export(made, tmp_path / "x", formats=["safetensors"]).directory / "README.md").read_text()
     assert front_matter(text)["license"] == "unknown"
     for needed in ("Pixel size: unknown", "- name: unknown", "Licence of the weights: unknown", "None given."):
         assert needed in text
@@ -164,8 +164,9 @@ def test_the_onnx_snippet_runs_and_notices_other_weights(tmp_path):
         run_in(tmp_path / "a", code)
 
 
-def test_the_same_export_twice_is_the_same_bytes(stablehlo, tmp_path):
+def test_the_same_export_twice_is_the_same_bytes_without_folders_of_this_machine(stablehlo, tmp_path):
     made, written = stablehlo
+    assert b"protloc_jax/" not in (written.directory / "encoder.jaxexport").read_bytes()
     again = export(made, tmp_path / "again", formats=["stablehlo"], size=(20, 18))
     for name in ("test_input.npz", "test_output.npz", "encoder.jaxexport"):
         assert again.facts["files"][name] == written.facts["files"][name], name
@@ -176,16 +177,18 @@ def test_a_folder_with_something_in_it_is_refused_unless_told(tmp_path):
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     with pytest.raises(ExportRefused, match="not empty"):
-        export(encoder(), out, formats=["stablehlo"])
+        export(encoder(), out, formats=["safetensors"])
     assert (out / "mine.txt").read_text() == "keep"
-    export(encoder(), out, formats=["stablehlo"], overwrite=True)
+    export(encoder(), out, formats=["safetensors"], overwrite=True)
     assert not (out / "mine.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("stands", [False, True], ids=["new", "overwrite"])
-def test_a_wrong_artefact_is_not_kept(stands, tmp_path, monkeypatch):
-    """Weights that differ by a thousandth after writing: found by the check, and what stood before stands."""
+@pytest.mark.parametrize(
+    ("writer", "form", "stands"), [("write_stablehlo", "stablehlo", False), ("write_timm", "safetensors", True)]
+)
+def test_a_wrong_artefact_is_not_kept(writer, form, stands, tmp_path, monkeypatch):
+    """One token that differs by a hundredth after writing: found by the check, and what stood before stands."""
     out = tmp_path / "out"
     if stands:
         out.mkdir()
@@ -196,10 +199,10 @@ def test_a_wrong_artefact_is_not_kept(stands, tmp_path, monkeypatch):
         changed = dataclasses.replace(frozen, encoder=dataclasses.replace(frozen.encoder, params=other))
         return original(changed, path, **options)
 
-    original = exporting.write_stablehlo
-    monkeypatch.setattr(exporting, "write_stablehlo", wrong)
-    with pytest.raises(ExportRefused, match=r"encoder\.jaxexport"):
-        export(encoder(), out, formats=["stablehlo"], overwrite=True)
+    original = getattr(exporting, writer)
+    monkeypatch.setattr(exporting, writer, wrong)
+    with pytest.raises(ExportRefused, match=r"encoder\.jaxexport|model\.safetensors"):
+        export(encoder(), out, formats=[form], overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == (["out", "mine.txt"] if stands else [])
 
 
@@ -249,6 +252,7 @@ def test_only_a_licence_that_says_so_is_read_as_non_commercial(licence, commerci
 
 
 def test_self_normalised_export_of_float_images(tmp_path):
-    made = export(encoder(SELF), tmp_path / "x", formats=["stablehlo"], pixels="float32")
-    assert np.load(tmp_path / "x" / "test_input.npz", allow_pickle=False)["gfp"].dtype == np.float32
-    assert made.checked[0].difference < 1e-5
+    export(encoder(SELF), tmp_path / "x", formats=["safetensors"], pixels="float32")
+    pixels = np.load(tmp_path / "x" / "test_input.npz", allow_pickle=False)["gfp"]
+    assert pixels.dtype == np.float32
+    assert 0.8 < pixels.max() <= 1
