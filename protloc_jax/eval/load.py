@@ -1,7 +1,9 @@
-"""One way from weights on disk to an encoder."""
+"""One way from weights on disk to an encoder: our own checkpoints, and weights of other projects."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +12,52 @@ import numpy as np
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
+from protloc_jax.convert.convert import convert
 from protloc_jax.model.encoder import Encoder
-from protloc_jax.train.checkpoint_files import load_weights
+from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
+from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 
 
-def load(path: str | Path, *, which: str = "teacher", size: int = 0) -> Encoder:
-    """The encoder of a run directory (its newest good checkpoint) or of one checkpoint.
+def load(
+    path: str | Path, *, which: str = "teacher", size: int = 0, foreign: Mapping[str, Any] | None = None
+) -> Encoder:
+    """The encoder of a run directory (its newest good checkpoint), of one checkpoint, or of another project's weights.
 
-    which  "teacher", or "params" for the student
-    size   side in pixels that images are brought to; 0 = the run's global view size
+    which    "teacher", or "params" for the student
+    size     side in pixels that images are brought to; 0 = the run's global view size, or what the weights themselves
+             are published with
+    foreign  for weights of another project (a file, a Hugging Face folder, "hf://..."): the options of `convert`
     Raises FileNotFoundError or ValueError naming the path and what is wrong; digests are checked before use.
     """
+    if is_foreign(path):
+        return _foreign(path, which, size, foreign or {})
+    if foreign:
+        raise ValueError(f"{path} is a checkpoint of this project: {', '.join(foreign)} cannot be given for it.")
     params, meta = load_weights(path, which)
-    return _encoder(
-        params["backbone"],
-        meta,
-        size,
-        {
-            "weights": str(path),
-            "weights_sha256": meta["weights_sha256"],
-            "which": which,
-            "examples_seen": meta.get("examples_seen"),
-        },
-    )
+    facts = {
+        "weights": str(path),
+        "weights_sha256": meta["weights_sha256"],
+        "which": which,
+        "examples_seen": meta.get("examples_seen"),
+    }
+    return _encoder(params["backbone"], meta, size, facts)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a path is weights of another project and not a run or checkpoint of this one, by what is there."""
+    if str(path).startswith("hf://"):
+        return True
+    path = Path(path)
+    if path.is_file():
+        return True
+    if not path.is_dir() or (path / META_ITEM).is_dir() or path.name.isdecimal():
+        return False
+    # A run directory may be empty yet, and is then this project's with its own message.
+    return not (path / CHECKPOINTS).is_dir() and not steps_in(path) and any(p.is_file() for p in path.iterdir())
 
 
 def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> Encoder:
@@ -50,17 +71,46 @@ def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> En
     return _encoder(params, meta, size, facts)
 
 
+def _foreign(path: str | Path, which: str, size: int, options: Mapping[str, Any]) -> Encoder:
+    wanted = {"teacher": "teacher", "params": "student"}
+    if which not in wanted:
+        raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
+    converted = convert(path, which=wanted[which], **options)
+    tree = converted.trees[which]
+    return Encoder(
+        config=converted.config,
+        channels=converted.channels,
+        params=tree["backbone"],
+        prepare=_sized(converted.prepare, size),
+        provenance={
+            "weights": str(path),
+            "weights_sha256": content_digest(tree),
+            "which": which,
+            "examples_seen": None,
+            "experiment": converted.source["model"] or Path(str(path)).name,
+            "channels": str(converted.channels),
+            "channel_plan": "each channel in its own slot",
+            "image_size": size or converted.prepare.crop,
+        },
+    )
+
+
 def _encoder(params: Any, meta: dict[str, Any], size: int, facts: dict[str, Any]) -> Encoder:
     experiment = from_mapping(Experiment, meta["config"])
-    side = size or experiment.views.global_size
-    how = meta["normalisation"]
-    normalisation = Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
+    if "prepare" in meta:
+        prepare = _sized(from_mapping(PrepareConfig, meta["prepare"]), size)
+        side = prepare.crop
+    else:
+        side = size or experiment.views.global_size
+        how = meta["normalisation"]
+        normalisation = Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
+        prepare = PrepareConfig(normalisation=normalisation, resize=side, crop=side)
     channels = ChannelSet(meta["channels"])
     return Encoder(
         config=experiment.model,
         channels=channels,
         params=params,
-        prepare=PrepareConfig(normalisation=normalisation, resize=side, crop=side),
+        prepare=prepare,
         um_per_pixel=meta.get("um_per_pixel"),
         provenance={
             **facts,
@@ -70,3 +120,8 @@ def _encoder(params: Any, meta: dict[str, Any], size: int, facts: dict[str, Any]
             "image_size": side,
         },
     )
+
+
+def _sized(prepare: PrepareConfig, size: int) -> PrepareConfig:
+    """The preprocessing, with another side where one is asked for."""
+    return dataclasses.replace(prepare, resize=size, crop=size) if size else prepare
