@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def add_parser(subparsers) -> None:
@@ -16,7 +18,9 @@ def add_parser(subparsers) -> None:
         "and StableHLO hold the preprocessing too: they read raw images by channel name. Every file is checked against "
         "the test tensors before the folder appears.",
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="run directory, or one of its checkpoints")
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", help="run directory, one of its checkpoints, or weights of another project"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write (appears when it is complete)")
     parser.add_argument(
         "--format",
@@ -52,14 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.convert.export import export
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.load import load
-    from protloc_jax.train.checkpoint_files import load_weights
 
     set_up_compilation_cache()
     size = _size(args.input_size)
     metrics = _metrics(args.metrics)
     encoder = load(args.weights, which=args.which, size=args.size)
-    _, meta = load_weights(args.weights, args.which, warn=lambda _: None)
-    source = meta.get("source") or {}
+    data, source = _origin(args.weights, args.which)
     made = export(
         encoder,
         args.out,
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             name=args.name or Path(args.out).name,
             licence=args.licence,
             commercial=args.commercial,
-            data={} if source else meta.get("data") or {},
+            data=data,
             source=source,
             metrics=metrics,
         ),
@@ -85,6 +87,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"checked   {check.file}, {check.said}{shown}")
     print(f"wrote     {made.directory}: {', '.join(path.name for path in made.files)}")
     return 0
+
+
+def _origin(weights: str, which: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(training data, source of converted weights) as recorded; each empty where there is none."""
+    from protloc_jax.convert.convert import convert
+    from protloc_jax.eval.load import is_foreign
+    from protloc_jax.train.checkpoint_files import load_weights
+
+    if is_foreign(weights):
+        return {}, convert(weights, which="teacher" if which == "teacher" else "student").source
+    _, meta = load_weights(weights, which, warn=lambda _: None)
+    source = meta.get("source") or {}
+    return {} if source else meta.get("data") or {}, source
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

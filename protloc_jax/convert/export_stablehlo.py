@@ -43,7 +43,7 @@ def write_stablehlo(frozen: Frozen, path: Path, *, largest: int = LARGEST) -> li
     # The artefact's precision is fixed here, on whatever device it runs later: float32 shall mean float32.
     with jax.default_matmul_precision("highest"), _no_source_paths():
         path.write_bytes(jax_export.export(function, platforms=PLATFORMS)(images).serialize())
-        readable = function.trace(images).lower(lowering_platforms=PLATFORMS).compiler_ir("stablehlo")
+        readable: Any = function.trace(images).lower(lowering_platforms=PLATFORMS).compiler_ir("stablehlo")
     text = path.with_suffix(".mlir")
     listed = ", ".join(sorted(images))  # the order in which a dict is flattened
     program = readable.operation.get_asm(large_elements_limit=16)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from protloc_jax.config import to_dict
 from protloc_jax.convert.about import as_text
 from protloc_jax.convert.frozen import Frozen
 from protloc_jax.convert.refusal import ExportRefused
@@ -38,6 +39,19 @@ _REGISTERED = {
     ("L", 16),
     ("L", 32),
 }
+# What timm's class does where an argument is not given; left out of the config, which then says what is special.
+_USUAL: dict[str, Any] = {
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "class_token": True,
+    "reg_tokens": 0,
+    "pos_embed": "learn",
+    "no_embed_class": False,
+    "pre_norm": False,
+    "final_norm": True,
+}
+# Arguments that a registered architecture sets itself, and that must therefore be given always.
+_OWN = {"vit_giant_patch14_dinov2": ("mlp_ratio",), "vit_base_patch16_clip_224": ("pre_norm",)}
 # Conventions whose resizing of positions timm repeats when images have another size than the table was made for.
 _RESIZED_ALIKE = ("timm", "dinov2_registers")
 
@@ -84,13 +98,11 @@ def timm_config(frozen: Frozen, tensors: Mapping[str, np.ndarray], *, facts: Map
     mean, std = how.normalisation.mean, how.normalisation.std
     if how.normalisation.kind != "dataset":
         mean, std = (0.0,) * config.channels, (1.0,) * config.channels
-    pooling = "avg" if config.mean_pooled else "token"
     return {
         "architecture": architecture(config),
         "num_classes": 0,
         "num_features": config.shape.dim,
-        "global_pool": pooling,
-        "model_args": {**_arguments(config, tensors), "global_pool": pooling},
+        "model_args": _arguments(config, tensors),
         "pretrained_cfg": {
             "tag": "protloc_jax",
             "custom_load": False,
@@ -107,7 +119,7 @@ def timm_config(frozen: Frozen, tensors: Mapping[str, np.ndarray], *, facts: Map
             "classifier": "head",
             "license": facts["licence"],
         },
-        "protloc_jax": {**facts, "norm_eps": config.norm_eps, "normalisation": how.normalisation.kind},
+        "protloc_jax": {**facts, "model": to_dict(config)},  # as these tensors hold it
     }
 
 
@@ -130,7 +142,6 @@ def _arguments(config: VitConfig, tensors: Mapping[str, np.ndarray]) -> dict[str
     dim, depth, heads, hidden = config.shape
     made = hidden * (2 if config.mlp == "swiglu" else 1)
     rows = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else 0
-    layerscale = any(name.endswith("ls1.gamma") for name in tensors)
     arguments = {
         "img_size": config.table_grid * config.patch,
         "patch_size": config.patch,
@@ -143,19 +154,20 @@ def _arguments(config: VitConfig, tensors: Mapping[str, np.ndarray]) -> dict[str
         "class_token": config.class_token,
         "reg_tokens": config.registers,
         "pos_embed": "learn" if rows else "none",
-        # Which rows the table has is read from it: positions of the prefix may be folded into the tokens.
         "no_embed_class": rows == config.table_grid**2 and config.prefix > 0,
         "pre_norm": config.pre_norm,
         "final_norm": config.final_norm != "none",
-        "fc_norm": config.final_norm == "pooled",
-        "dynamic_img_size": True,
-        "num_classes": 0,
     }
-    if layerscale:
+    own = _OWN.get(architecture(config), ())
+    arguments = {k: v for k, v in arguments.items() if k in own or k not in _USUAL or v != _USUAL[k]}
+    if config.mean_pooled and config.final_norm == "tokens":
+        arguments["fc_norm"] = False  # timm's mean pooling norms the mean unless told otherwise
+    if any(name.endswith("ls1.gamma") for name in tensors):
         arguments["init_values"] = config.layerscale or 1.0
     if config.mlp in ("gelu_tanh", "quick_gelu"):
         arguments["act_layer"] = config.mlp
-    return arguments
+    pooling = "avg" if config.mean_pooled else "token"
+    return {**arguments, "global_pool": pooling, "dynamic_img_size": True, "num_classes": 0}
 
 
 def _ratio(made: int, dim: int) -> float:
