@@ -87,8 +87,9 @@ def resolve(
         problems.append("the final norm is missing (give final_norm='none' if the model has none)")
     if seen.get("position_prefix") == () and values.get("position") != "none":
         problems.append("the position table is missing (give position='none' if the model has none)")
-    if "heads" in values and "dim" in values and values["dim"] % values["heads"]:
-        problems.append(f"heads={values['heads']} does not divide the token width {values['dim']}")
+    dim = seen.get("dim", values.get("dim", 0))
+    if "heads" in values and (values["heads"] < 1 or dim % values["heads"]):
+        problems.append(f"heads={values['heads']} does not divide the token width {dim}")
     pictures, origin = _pictures(claims, layout_claims, options, values.get("image_size", 0))
     if pictures is None:
         unknown.append("normalisation")

@@ -41,7 +41,7 @@ class Sets:
 
 def choose(file: WeightFile, which: Literal["teacher", "student"] = "teacher") -> Sets:
     """The sets of weights of a file. Raises WeightsRefused where there is none, or none of the wanted kind."""
-    if file.kind == "npz":
+    if file.kind == "npz" or any(f"{prefix}embedding/kernel" in file.tensors for prefix in ("", *FLAX_PREFIXES)):
         return _flax(file, which)
     groups: dict[str, dict[str, Stored]] = {}
     for name, tensor in file.tensors.items():
@@ -74,7 +74,7 @@ def choose(file: WeightFile, which: Literal["teacher", "student"] = "teacher") -
 
 def _flax(file: WeightFile, which: str) -> Sets:
     if which == "student":
-        raise WeightsRefused(f"{file.path}: an .npz file holds one set of weights; there is no student in it.")
+        raise WeightsRefused(f"{file.path}: a Flax tree is one set of weights; there is no student in it.")
     prefix = next((p for p in FLAX_PREFIXES if f"{p}embedding/kernel" in file.tensors), "")
     chosen = {name[len(prefix) :]: name for name in file.tensors if name.startswith(prefix)}
     left_out = tuple(sorted(name for name in file.tensors if not name.startswith(prefix)))

@@ -65,7 +65,7 @@ def _original(table: Layout, source: Mapping[str, Any] | None) -> tuple[dict[str
         return {}, {}
     dtypes = dict(source["tensors"])
     everything = [*dtypes, *source.get("extras", {})]
-    if source["kind"] == "npz":
+    if table.name == "flax_vit":
         prefix = f"{source['set']}/" if f"{source['set']}/" in FLAX_PREFIXES else ""
         short = {name.removeprefix(prefix): name for name in everything}
     else:

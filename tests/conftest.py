@@ -1,4 +1,7 @@
-"""Loading timm, which some machines can only do with a hand: its torchvision may not match a CPU-only torch."""
+"""Loading timm, which some machines can only do with a hand: its torchvision may not match a CPU-only torch.
+
+transformers need the same; a test that uses them asks for this fixture first.
+"""
 
 from __future__ import annotations
 
