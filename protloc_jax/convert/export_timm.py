@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from protloc_jax.config import to_dict
 from protloc_jax.convert.about import as_text
 from protloc_jax.convert.frozen import Frozen
+from protloc_jax.convert.own_export import SECTION
 from protloc_jax.convert.refusal import ExportRefused
 from protloc_jax.convert.to_layout import to_layout
 from protloc_jax.model.config import SIZES, VitConfig
@@ -119,7 +120,7 @@ def timm_config(frozen: Frozen, tensors: Mapping[str, np.ndarray], *, facts: Map
             "classifier": "head",
             "license": facts["licence"],
         },
-        "protloc_jax": {**facts, "model": to_dict(config)},  # as these tensors hold it
+        SECTION: {**facts, "model": to_dict(_stored_as(config))},
     }
 
 
@@ -131,6 +132,15 @@ def architecture(config: VitConfig) -> str:
         return "vit_base_patch16_clip_224"
     own = [key for key, shape in SIZES.items() if shape == config.shape and (key, config.patch) in _REGISTERED]
     return f"vit_{_NAMES[own[0]]}_patch{config.patch}_224" if own else "vit_base_patch16_224"
+
+
+def _stored_as(config: VitConfig) -> VitConfig:
+    """The configuration of the stored tensors, with what `timm_tensors` adds to them."""
+    return dataclasses.replace(
+        config,
+        stem_bias=not config.pre_norm,
+        layerscale=config.layerscale or (1.0 if config.mlp == "swiglu" else 0.0),
+    )
 
 
 def needs_epsilon(config: VitConfig) -> bool:

@@ -17,8 +17,12 @@ from protloc_jax.convert.export_timm import architecture, timm_config, timm_tens
 from protloc_jax.convert.frozen import freeze
 from protloc_jax.convert.refusal import ExportRefused
 from protloc_jax.convert.snippets import pieces
+from protloc_jax.convert.weight_file import WeightsRefused
+from protloc_jax.eval.load import load
 from protloc_jax.model.config import VitConfig
 from protloc_jax.views.prepare import PrepareConfig
+
+RECTANGLE = PrepareConfig(DATASET.normalisation, resize=18, crop=16, interpolation="bicubic")
 
 
 def built(timm, made, **options):
@@ -54,7 +58,7 @@ def test_timm_gives_the_features_of_the_encoder(name, timm):
 @pytest.mark.parametrize("convention", ["dino", "dinov2_registers", "timm", "hf", "jax_zoom"])
 @pytest.mark.parametrize("registers", [0, 1])
 def test_positions_of_another_grid_than_the_table(convention, registers, timm):
-    """24 pixels, table for 16: resized by timm where it does so in the same way, stored at the wanted grid elsewhere."""
+    """24 pixels, table for 16: resized by timm where it does so in the same way, stored resized elsewhere."""
     made = encoder(PrepareConfig(DATASET.normalisation), position=convention, registers=registers)
     raw = images(CHANNELS.names, (24, 24), dtype="float32")
     x = (together(raw, CHANNELS) - (0.2, 0.3)) / (0.15, 0.4)
@@ -91,6 +95,45 @@ def test_header_and_config_say_what_the_images_must_be(tmp_path):
     assert config["pretrained_cfg"]["crop_pct"] == 0.8
     assert config["num_classes"] == 0
     assert config["protloc_jax"]["backbone_sha256"] == header["backbone_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare"),
+    [
+        ("plain", RECTANGLE),
+        ("registers and LayerScale", SELF),
+        ("swiglu without LayerScale", SELF),
+        ("clip", RECTANGLE),
+        ("pooled norm", SELF),
+        ("no class token", SELF),
+        ("no positions", SELF),
+    ],
+)
+def test_the_folder_comes_back_as_the_same_encoder(name, prepare, tmp_path):
+    made = encoder(prepare, **CONFIGS[name])
+    written = export(made, tmp_path / "out", formats=["safetensors"], size=(19, 21))
+    back = load(written.directory)
+    assert back.channels == made.channels
+    assert back.prepare == made.prepare
+    raw = together(images(CHANNELS.names, (19, 21)), CHANNELS)
+    assert apart(back.encode(raw).cls, made.encode(raw).cls) < 1e-5
+
+
+def test_a_folder_with_a_channel_plan_asks_for_the_channels(tmp_path):
+    made = encoder().with_plan(per_channel(CHANNELS, CHANNELS), CHANNELS)
+    export(made, tmp_path / "out", formats=["safetensors"])
+    with pytest.raises(WeightsRefused, match="channels"):
+        load(tmp_path / "out")
+
+
+def test_a_damaged_section_is_refused(tmp_path):
+    export(encoder(), tmp_path / "out", formats=["safetensors"])
+    place = tmp_path / "out" / "config.json"
+    config = json.loads(place.read_text())
+    del config["protloc_jax"]["model"]["patch"], config["protloc_jax"]["prepare"]
+    place.write_text(json.dumps(config))
+    with pytest.raises(WeightsRefused, match="section 'protloc_jax'"):
+        load(tmp_path / "out")
 
 
 def test_known_architectures_have_their_own_names():
