@@ -32,7 +32,7 @@ def known_export(section: Mapping[str, Any]) -> Known:
         ) from error
     dim, depth, heads, hidden = config.shape
     shape = {"dim": dim, "depth": depth, "heads": heads, "hidden": hidden}
-    facts = {name: shape.get(name, getattr(config, name, None)) for name in FIELDS}
+    facts: dict[str, Any] = {name: shape.get(name, getattr(config, name, None)) for name in FIELDS}
     facts |= {"layerscale": bool(config.layerscale), "image_size": config.table_grid * config.patch}
     if config.position == "none" or not config.positioned:
         facts["position_prefix"] = "none"  # what a table without such rows shows, whatever was configured

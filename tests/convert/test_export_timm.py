@@ -55,8 +55,10 @@ def test_timm_gives_the_features_of_the_encoder(name, timm):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("convention", ["dino", "dinov2_registers", "timm", "hf", "jax_zoom"])
-@pytest.mark.parametrize("registers", [0, 1])
+@pytest.mark.parametrize(
+    ("convention", "registers"),
+    [("dino", 0), ("dino", 1), ("dinov2_registers", 1), ("timm", 0), ("hf", 0), ("jax_zoom", 1)],
+)
 def test_positions_of_another_grid_than_the_table(convention, registers, timm):
     """24 pixels, table for 16: resized by timm where it does so in the same way, stored resized elsewhere."""
     made = encoder(PrepareConfig(DATASET.normalisation), position=convention, registers=registers)
@@ -77,7 +79,7 @@ def test_timm_loads_the_folder_as_the_card_says(switches, timm, tmp_path, monkey
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's own
         exec(compile(code, "snippet", "exec"), {})
-    assert written.checked[0].difference == 0
+    assert written.checked[0].difference < 1e-5
 
 
 def test_header_and_config_say_what_the_images_must_be(tmp_path):
@@ -100,12 +102,8 @@ def test_header_and_config_say_what_the_images_must_be(tmp_path):
 @pytest.mark.parametrize(
     ("name", "prepare"),
     [
-        ("plain", RECTANGLE),
-        ("registers and LayerScale", SELF),
-        ("swiglu without LayerScale", SELF),
         ("clip", RECTANGLE),
-        ("pooled norm", SELF),
-        ("no class token", SELF),
+        ("registers and LayerScale", SELF),
         ("no positions", SELF),
     ],
 )
