@@ -13,6 +13,7 @@ import jax
 
 import protloc_jax
 from protloc_jax.config import check_literals, to_dict
+from protloc_jax.convert.card_metrics import metrics_section
 from protloc_jax.convert.frozen import Frozen
 from protloc_jax.convert.refusal import ExportRefused
 from protloc_jax.train.digest import content_digest
@@ -55,9 +56,12 @@ class About:
         name = str(self.data.get("name", ""))
         if not self.synthetic and name.startswith("simulated"):
             object.__setattr__(self, "synthetic", name)
-        missing = [key for key in ("task", "systems") if key not in (self.metrics or {"task": 0, "systems": 0})]
-        if missing:
-            raise ExportRefused(f"the metrics lack {', '.join(missing)}: give the JSON that `protloc evaluate` writes.")
+        try:
+            metrics_section(self.metrics)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ExportRefused(
+                f"the metrics are not as `protloc evaluate` writes them ({type(error).__name__}: {error})."
+            ) from error
 
 
 def facts_of(frozen: Frozen, about: About) -> dict[str, Any]:

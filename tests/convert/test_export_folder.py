@@ -230,8 +230,9 @@ def test_refusals_name_what_to_change(tmp_path):
         export(encoder(PrepareConfig(crop=16)), tmp_path / "x", formats=["stablehlo"], size=(12, 20))
     with pytest.raises(ExportRefused, match="excludes commercial use"):
         About(licence="CC-BY-NC-4.0", commercial="yes")
-    with pytest.raises(ExportRefused, match="protloc evaluate"):
-        About(metrics={"macro_f1": 0.9})
+    for wrong in ({"macro_f1": 0.9}, {**SCORES, "systems": {"a": {"knn": {"macro_f1": 0.7}}}}, [1]):
+        with pytest.raises(ExportRefused, match="protloc evaluate"):
+            About(metrics=wrong)
     assert not list(tmp_path.iterdir())
 
 
