@@ -133,5 +133,5 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array
     if bias is not None and jax.default_backend() != "cpu":
         y = y + bias
     elif bias is not None:
-        y = y + jnp.ones((len(rows), 1), y.dtype) @ bias[None]
+        y = y + jnp.ones((rows.shape[0], 1), y.dtype) @ bias[None]  # not len(): an exported batch size is a symbol
     return y.reshape(*x.shape[:-1], -1)

@@ -194,6 +194,28 @@ def test_a_run_that_begins_with_anothers_weights(made, tmp_path, capsys):
     assert "goes on; begun with" in capsys.readouterr().out
 
 
+def test_export_tells_what_the_checkpoint_and_the_scores_record(made, capsys):
+    """Weights for other programs, with a card that holds channels, training data, scores, and says synthetic."""
+    scores, out = made / "exported.json", made / "exported"
+    table = str(made / "trained.h5ad")
+    quick = ["--set", "resamples=100", "--set", "l2=0.01", "--set", "evaluators=knn"]
+    assert main(["evaluate", table, "--out", str(scores), *quick]) == 0
+    export = ["export", str(made / "run"), "--out", str(out), "--format", "safetensors,stablehlo"]
+    assert main([*export, "--metrics", str(scores), "--input-size", "64,64", "--licence", "mit"]) == 0
+    said = capsys.readouterr().out
+    assert "checked   encoder.jaxexport" in said
+    record = json.loads((out / "encoder.json").read_text())
+    with records_file.open(made / "records") as records:
+        assert record["data"]["digest"] == records.info.digest
+        assert [c["name"] for c in record["channels"]] == list(records.info.channel_set.names)
+    card = (out / "README.md").read_text()
+    estimate = json.loads(scores.read_text())["systems"]["trained"]["knn"]["macro_f1"]["estimate"]
+    assert f"| trained | k-NN | {estimate:.3f} |" in card
+    assert "Trained on synthetic images" in card
+    assert main([*export]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
 def test_clear_refusals(made, capsys):
     scores = made / "scores.json"
     scores.write_text("{}")
@@ -219,7 +241,7 @@ def test_clear_refusals(made, capsys):
     assert not list(Path().glob("x.*")), "a refused command leaves nothing behind"
 
 
-@pytest.mark.parametrize("command", ["data", "pretrain", "embed", "evaluate", "report", "demo", "dry-run"])
+@pytest.mark.parametrize("command", ["data", "pretrain", "embed", "export", "evaluate", "report", "demo", "dry-run"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
