@@ -79,7 +79,11 @@ def resolve(
             origins[name], values[name] = said[0]
         else:
             unknown.append(name)
-    if seen.get("final_norm") == "none" and origins.get("final_norm") == "weights" and not _says_no_norm(sources, options):
+    if (
+        seen.get("final_norm") == "none"
+        and origins.get("final_norm") == "weights"
+        and not _says_no_norm(sources, options)
+    ):
         problems.append("the final norm is missing (give final_norm='none' if the model has none)")
     if seen.get("position_prefix") == () and values.get("position") != "none":
         problems.append("the position table is missing (give position='none' if the model has none)")
@@ -155,9 +159,5 @@ def _config(values: Mapping[str, Any]) -> VitConfig:
     return VitConfig(
         **sizes,
         layerscale=LAYERSCALE if values["layerscale"] else 0.0,
-        **{
-            name: values[name]
-            for name in FIELDS
-            if name not in ("dim", "depth", "heads", "hidden", "layerscale")
-        },
+        **{name: values[name] for name in FIELDS if name not in ("dim", "depth", "heads", "hidden", "layerscale")},
     )

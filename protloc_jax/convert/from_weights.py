@@ -90,12 +90,15 @@ def _positions(shapes: Mapping[str, tuple[int, ...]], facts: dict[str, Any], pro
         ways["cls"] = 1
     if facts["registers"]:
         ways["all"] = prefix
-    fitting = {way: math.isqrt(rows - n) for way, n in ways.items() if rows > n and math.isqrt(rows - n) ** 2 == rows - n}
+    fitting = {
+        way: math.isqrt(rows - n) for way, n in ways.items() if rows > n and math.isqrt(rows - n) ** 2 == rows - n
+    }
     if not fitting:
         problems.append(
             f"the position table has {rows} rows, and with {int(facts['class_token'])} class token and "
             f"{facts['registers']} registers none of {', '.join(f'{rows} - {n}' for n in ways.values())} is a square: "
             "a token is missing, or the grid is not square"
         )
+        return
     facts["position_prefix"] = tuple(fitting)
     facts["grids"] = fitting

@@ -118,7 +118,14 @@ def _hugging_face(name: str) -> Known | None:
     url = f"https://huggingface.co/{name}"
     if found := re.fullmatch(r"google/vit-(base|large|huge)-patch(\d+)-(\d+)(-in21k)?", name):
         image, patch = int(found[3]), int(found[2])
-        facts = {**_PLAIN, **_widths(found[1]), "patch": patch, "image_size": image, "norm_eps": 1e-12, "position": "hf"}
+        facts = {
+            **_PLAIN,
+            **_widths(found[1]),
+            "patch": patch,
+            "image_size": image,
+            "norm_eps": 1e-12,
+            "position": "hf",
+        }
         pictures = Pictures("half", image, 1.0, "bilinear", squash=True)
         return Known(name, facts, pictures, "", "apache-2.0", url, "hf_vit")
     if found := re.fullmatch(r"facebook/dino-vit([sb])(8|16)", name):
@@ -140,7 +147,13 @@ def _flax(name: str) -> Known | None:
     if found is None:
         return None
     patch, fine_tuned = int(found[3]), re.search(r"res_(\d+)", name)
-    facts = {**_PLAIN, **_widths(_LETTERS[found[2].lower()]), "patch": patch, "mlp": "gelu_tanh", "position": "jax_zoom"}
+    facts = {
+        **_PLAIN,
+        **_widths(_LETTERS[found[2].lower()]),
+        "patch": patch,
+        "mlp": "gelu_tanh",
+        "position": "jax_zoom",
+    }
     image = int(fine_tuned[1]) if fine_tuned else 384 if "+" in (found[1] or "") else 224
     pictures = None
     if found[1] or "ViT-" not in name:  # a bare ViT-B_16 does not say which of its two resolutions it is

@@ -54,7 +54,9 @@ REFUSED = {
     "siglip": "attention pooling (its `siglip_gap` form can be read)",
 }
 # Variants of SigLIP that timm runs with the tanh form of GELU.
-_TANH = re.compile(r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip_gap_\d+|vit_large_patch16_siglip_gap_512")
+_TANH = re.compile(
+    r"vit_(base_patch32|giantopt_patch16|so400m_patch16)_siglip_gap_\d+|vit_large_patch16_siglip_gap_512"
+)
 
 
 def known_timm(name: str) -> Known | None:
@@ -102,7 +104,9 @@ def known_timm(name: str) -> Known | None:
         "pre_norm": clip,
         "stem_bias": not clip,
         "norm_eps": 1e-5 if clip else 1e-6,
-        "qkv_bias": not ("miil" in others or size == "so150m2" or (sbb and size in ("medium", "betwixt") and not registers)),
+        "qkv_bias": not (
+            "miil" in others or size == "so150m2" or (sbb and size in ("medium", "betwixt") and not registers)
+        ),
         "layerscale": bool(
             family == "deit3"
             or others & {"dinov2", "tipsv2", "36x1"}

@@ -38,9 +38,7 @@ TRANSFORMS: dict[str, Transform] = {
     "kernel": Transform(lambda a, _: a, lambda a, _: a, 4),
     "to_heads": Transform(lambda a, _: a.reshape(len(a), -1), lambda a, h: a.reshape(len(a), h, -1), 3),
     "bias_of_heads": Transform(lambda a, _: a.reshape(-1), lambda a, h: a.reshape(h, -1), 2),
-    "from_heads": Transform(
-        lambda a, _: a.reshape(-1, a.shape[-1]), lambda a, h: a.reshape(h, -1, a.shape[-1]), 3
-    ),
+    "from_heads": Transform(lambda a, _: a.reshape(-1, a.shape[-1]), lambda a, h: a.reshape(h, -1, a.shape[-1]), 3),
     # The gains of PyTorch's weight norm: (K, 1).
     "column": Transform(lambda a, _: a[:, 0], lambda a, _: a[:, None], 2),
 }

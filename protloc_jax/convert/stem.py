@@ -37,9 +37,7 @@ def adapt(
     return adapted
 
 
-def mixing(
-    source: ChannelSet, target: ChannelSet, how: How, mapping: Mapping[str, str] | None = None
-) -> np.ndarray:
+def mixing(source: ChannelSet, target: ChannelSet, how: How, mapping: Mapping[str, str] | None = None) -> np.ndarray:
     """The matrix [N targets, C sources] of one way.
 
     repeat  source channels in turn, times C / N; one target channel gets their sum (timm's `adapt_input_conv`)

@@ -163,9 +163,7 @@ def dinov2_names(named, rng, *, registers, gated):
 
 def unchunked(named):
     parts = {k: k.split(".") for k in named}
-    return {
-        ".".join([p[0], *p[2:]]) if k.startswith("blocks.") else k: named[k] for k, p in parts.items()
-    }
+    return {".".join([p[0], *p[2:]]) if k.startswith("blocks.") else k: named[k] for k, p in parts.items()}
 
 
 def agrees(converted, expected, x, registers=0):
@@ -181,9 +179,7 @@ def agrees(converted, expected, x, registers=0):
 @pytest.mark.parametrize(("registers", "gated"), [(0, False), (0, True), (3, False)])
 def test_dinov2(tmp_path, sides, registers, gated):
     pytest.importorskip("torch", reason="its bicubic resize is the oracle here")
-    named = dinov2_names(
-        scaled(tensors(layerscale=True)), np.random.default_rng(2), registers=registers, gated=gated
-    )
+    named = dinov2_names(scaled(tensors(layerscale=True)), np.random.default_rng(2), registers=registers, gated=gated)
     converted = convert(write(tmp_path, named), heads=HEADS)
     assert converted.source["layout"] == "dinov2"
     assert list(converted.extras) == ["mask_token"]
@@ -252,7 +248,9 @@ def test_sets_heads_and_centre_of_a_dino_checkpoint(tmp_path, spelling):
 def test_the_converted_head_gives_the_logits_of_the_formula(tmp_path):
     named = full_checkpoint()
     converted = convert(write(tmp_path, named), heads=HEADS, channels="a,b,c,d", normalise="self")
-    w = {k.removeprefix("teacher/head."): v.astype(np.float64) for k, v in named.items() if k.startswith("teacher/head.")}
+    w = {
+        k.removeprefix("teacher/head."): v.astype(np.float64) for k, v in named.items() if k.startswith("teacher/head.")
+    }
     x = np.random.default_rng(4).standard_normal((5, DIM))
     y = x
     for i in (0, 2, 4):
@@ -320,7 +318,9 @@ def flax_names(named, *, stacked=False, new=False, prefix="", position="cls"):
 
 
 @pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
-@pytest.mark.parametrize(("stacked", "new", "position"), [(False, False, "cls"), (False, True, "none"), (True, True, "none")])
+@pytest.mark.parametrize(
+    ("stacked", "new", "position"), [(False, False, "cls"), (False, True, "none"), (True, True, "none")]
+)
 def test_flax_trees(tmp_path, prefix, stacked, new, position):
     named = scaled(tensors())
     stored = flax_names(named, stacked=stacked, new=new, prefix=prefix, position=position)
@@ -392,7 +392,9 @@ def test_an_unknown_layout_is_refused_with_the_nearest(tmp_path):
 
 def test_a_hugging_face_config_that_contradicts_the_weights(tmp_path):
     write(tmp_path, tensors())
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 48, "num_attention_heads": 5}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "vit", "hidden_size": 48, "num_attention_heads": 5})
+    )
     with pytest.raises(WeightsRefused) as refused:
         convert(tmp_path, normalise="half")
     assert "dim: the weights show 24, the config.json says 48" in str(refused.value)
