@@ -14,8 +14,8 @@ statistic   macro-F1 over the 5 genes on held-out fields, k-NN and linear probe 
             95 % intervals by bootstrap over the 5 test fields, paired differences between all systems.
 control     texture - intensity: if its interval is not above 0 the harness sees nothing.
 
-Five test fields are few, genes of one compartment look alike, and two of the five are mitochondria's: a small check on real
-images, not a benchmark of DINOv2. Run: `PROTLOC_DATA=DIR python -m benchmarks.yeast_weights --out FILE`.
+Five test fields are few, genes of one compartment look alike, and two of the five are mitochondria's: a small check on
+real images, not a benchmark of DINOv2. Run: `PROTLOC_DATA=DIR python -m benchmarks.yeast_weights --out FILE`.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def add_parser(subparsers) -> None:
         choices=("natural", "replicate", "per-channel"),
         default="natural",
         help="how the images' channels reach the model: each in the slot of its name or role (default); one pass a "
-        "channel, repeated into every slot (RGB weights); one pass a channel, alone in its slot. Passes are put side by "
-        "side",
+        "channel, repeated into every slot (RGB weights); one pass a channel, alone in its slot. Passes "
+        "stand side by side",
     )
     parser.add_argument("--size", type=int, default=0, metavar="PX", help="side images are brought to (0: as trained)")
     parser.add_argument("--batch", type=int, default=64, help="images a batch")

@@ -62,7 +62,7 @@ def choose(file: WeightFile, which: Literal["teacher", "student"] = "teacher") -
         raise WeightsRefused(f"{file.path}: no {what} in it. Found: {found}. Looked for: {known}.")
     beside = student if which == "teacher" and teacher is not None else None
     used = {wanted, beside}
-    left_out = [f"{g}/" if g else "(no group)" for g in groups if g not in used and not (g == "dino_loss")]
+    left_out = [f"{g}/" if g else "(no group)" for g in groups if g not in used and g != "dino_loss"]
     left_out += [f"dino_loss/{n}" for n in groups.get("dino_loss", {}) if n != "center"]
     return Sets(
         chosen=_stripped(wanted, groups[wanted]),

@@ -119,7 +119,7 @@ def _timm(config: Mapping[str, Any]) -> Known:
             "stated",
             stated["input_size"][-1],
             stated.get("crop_pct") or 1.0,
-            stated.get("interpolation") if stated.get("interpolation") in ("bicubic", "bilinear") else "bicubic",
+            "bilinear" if stated.get("interpolation") == "bilinear" else "bicubic",
             squash=stated.get("crop_mode") == "squash",
             mean=tuple(stated["mean"]),
             std=tuple(stated["std"]),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from protloc_jax.convert.head import head_of
 from protloc_jax.convert.known import Known, Pictures
 from protloc_jax.convert.known_models import known
 from protloc_jax.convert.layouts import Reading, layout_named, recognise
+from protloc_jax.convert.options import Options
 from protloc_jax.convert.stem import HOWS, adapt, adapt_normalisation, mixing, sides
 from protloc_jax.convert.values import filled, kinds
 from protloc_jax.convert.weight_file import Stored, WeightFile, WeightsRefused, open_weights
@@ -31,36 +31,6 @@ from protloc_jax.train.experiment import DinoConfig
 from protloc_jax.views.prepare import PrepareConfig
 
 COLOURS = "r:other,g:other,b:other"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a caller says about weights; everything left at its default is read, or taken from names and configs.
-
-    model     name of a known model
-    layout    name in `layouts.LAYOUTS`; empty = recognised from the tensors' names
-    which     the set of a full checkpoint that the encoder is made of
-    heads, norm_eps, mlp, position, position_prefix, image_size, final_norm   as in VitConfig
-    normalise  "imagenet", "half", "clip", "none" or "self"
-    channels  channels of the weights, as `channels.parse` reads them
-    to_channels, stem, stem_map   channels of the images, and how the stem is adapted to them (`stem.mixing`)
-    """
-
-    model: str = ""
-    layout: str = ""
-    which: Literal["teacher", "student"] = "teacher"
-    heads: int = 0
-    norm_eps: float = 0.0
-    mlp: str = ""
-    position: str = ""
-    position_prefix: str = ""
-    image_size: int = 0
-    final_norm: str = ""
-    normalise: str = ""
-    channels: str = ""
-    to_channels: str = ""
-    stem: str = ""
-    stem_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def convert(file: WeightFile | str | Path, **options: Any) -> Converted:
@@ -288,8 +258,8 @@ def _notes(
         notes.append(f"The weights are the file's '{sets.chosen.name}'.")
     if pictures.squash:
         notes.append(
-            f"The authors squeeze images to {pictures.size} x {pictures.size}; here the shorter side is resized and the "
-            "centre cropped, which is the same for square images."
+            f"The authors squeeze images to {pictures.size} x {pictures.size}; here the shorter side is resized and "
+            "the centre cropped, which is the same for square images."
         )
     if config.mean_pooled:
         notes.append("The image's vector is the mean patch token.")

@@ -99,5 +99,6 @@ def _positions(shapes: Mapping[str, tuple[int, ...]], facts: dict[str, Any], pro
             f"{facts['registers']} registers none of {', '.join(f'{rows} - {n}' for n in ways.values())} is a square: "
             "a token is missing, or the grid is not square"
         )
+        return
     facts["position_prefix"] = tuple(fitting)
     facts["grids"] = fitting

@@ -28,7 +28,8 @@ def save(converted: Converted, out: str | Path, *, name: str = "", um_per_pixel:
     directory = Path(out) / CHECKPOINTS
     if steps_in(directory):
         raise WeightsRefused(f"{directory} holds a checkpoint already; choose another directory.")
-    items = dict(converted.trees)
+    # Orbax copies NumPy arrays before it writes them, and a CPU's jax arrays not; these are the same memory.
+    items: dict[str, Any] = jax.tree.map(lambda leaf: jax.device_put(leaf, may_alias=True), converted.trees)
     if converted.extras:
         items["extras"] = converted.extras
     checkpoints = Checkpointer(directory, max_failures=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,7 +30,7 @@ def filled(
     widened without loss; float64 is rounded to the nearest float32. Raises WeightsRefused naming every tensor that
     holds NaN or infinite values, those too large for float32 among them.
     """
-    leaves = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    leaves = {path: _empty(shape) for path, shape in shapes.items()}
     faults, rounded = [], []
     for name, (place, _) in wanted.items():
         stored = tensors[name].read()
@@ -56,3 +57,11 @@ def not_finite(array: np.ndarray) -> int:
     """How many values are NaN or infinite."""
     flat = array.reshape(-1)
     return sum(int(np.count_nonzero(~np.isfinite(flat[start : start + CHUNK]))) for start in range(0, flat.size, CHUNK))
+
+
+def _empty(shape: Shape) -> np.ndarray:
+    """An array whose memory a CPU's jax can take as it is, instead of copying it: it must begin at a multiple of 64."""
+    count = math.prod(shape)
+    room = np.empty(4 * count + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + 4 * count].view(np.float32).reshape(shape)

@@ -12,6 +12,7 @@ import numpy as np
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
+from protloc_jax.convert.content import SUFFIXES
 from protloc_jax.convert.convert import convert
 from protloc_jax.convert.converted import Converted
 from protloc_jax.model.encoder import Encoder
@@ -58,8 +59,10 @@ def is_foreign(path: str | Path) -> bool:
         return True
     if not path.is_dir() or (path / META_ITEM).is_dir() or path.name.isdecimal():
         return False
-    # A run directory may be empty yet, and is then this project's with its own message.
-    return not (path / CHECKPOINTS).is_dir() and not steps_in(path) and any(p.is_file() for p in path.iterdir())
+    if (path / CHECKPOINTS).is_dir() or steps_in(path):
+        return False
+    # A run directory without a checkpoint yet is this project's, with its own message.
+    return any(p.is_file() and (p.suffix.lower() in SUFFIXES and p.suffix != ".json") for p in path.iterdir())
 
 
 def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> Encoder:

@@ -43,7 +43,7 @@ class Initial(NamedTuple):
 
     channels  those that the weights read, in order; None = not compared
     record    goes into the meta record of every checkpoint, JSON-able: weights, checkpoint, step, sha256, which, head,
-              stem; without "checkpoint" (trees from elsewhere) nothing is compared on resume
+              without "checkpoint" (trees from elsewhere) nothing is compared on resume
     """
 
     params: dict[str, Any]
@@ -181,7 +181,8 @@ def began_with(record: Mapping[str, Any]) -> Source:
     """
     if "checkpoint" not in record:
         raise WeightsChanged(
-            f"the run began with weights from no checkpoint (init.weights={record.get('weights', '')}), which are not kept."
+            f"the run began with weights from no checkpoint (init.weights={record.get('weights', '')}), and they are not "
+            "kept."
         )
     init = InitConfig(weights=record["checkpoint"], which=record["which"], head=record["head"])
     try:
