@@ -181,8 +181,8 @@ def began_with(record: Mapping[str, Any]) -> Source:
     """
     if "checkpoint" not in record:
         raise WeightsChanged(
-            f"the run began with weights from no checkpoint (init.weights={record.get('weights', '')}), and they are not "
-            "kept."
+            f"the run began with weights from no checkpoint (init.weights={record.get('weights', '')}), "
+            "and they are not kept."
         )
     init = InitConfig(weights=record["checkpoint"], which=record["which"], head=record["head"])
     try:
