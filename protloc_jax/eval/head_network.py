@@ -1,0 +1,103 @@
+"""The heads' networks as pure functions: layer sizes, first weights, logits, dropout masks and losses.
+
+Layouts after DINO4Cells' two classifiers: `simple` has ReLU and dropout after each hidden layer; `residual` is a first
+layer with ReLU, blocks relu(h + fc2(relu(fc1(h)))), and the last layer, without norms. First weights and biases are
+uniform within +-1/sqrt(inputs), the default of PyTorch's linear layers, which those classifiers use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from protloc_jax.eval.head_config import HeadConfig
+
+Params = Mapping[str, Mapping[str, Any]]
+
+
+def layout(config: HeadConfig, features: int, classes: int) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every linear layer by name, in the order of use."""
+    if config.arch == "linear":
+        return {"out": (features, classes)}
+    if config.arch == "simple":
+        widths = (features, *config.hidden)
+        hidden = {f"hidden_{i}": pair for i, pair in enumerate(zip(widths[:-1], widths[1:], strict=True))}
+        return {**hidden, "out": (widths[-1], classes)}
+    units = config.n_units
+    layers = {"first": (features, units)}
+    for block in range((config.n_layers - 2) // 2):
+        layers |= {f"block_{block}_fc1": (units, units), f"block_{block}_fc2": (units, units)}
+    return {**layers, "out": (units, classes)}
+
+
+def first_weights(key: jax.Array, config: HeadConfig, features: int, classes: int, dtype: Any) -> dict[str, Any]:
+    """Weights before training: name -> {"kernel" [in, out], "bias" [out]}, drawn in float32 whatever the dtype."""
+    params = {}
+    for number, (name, (inputs, outputs)) in enumerate(layout(config, features, classes).items()):
+        kernel, bias = jax.random.split(jax.random.fold_in(key, number))
+        edge = 1 / np.sqrt(inputs)
+        params[name] = {
+            "kernel": jax.random.uniform(kernel, (inputs, outputs), jnp.float32, -edge, edge).astype(dtype),
+            "bias": jax.random.uniform(bias, (outputs,), jnp.float32, -edge, edge).astype(dtype),
+        }
+    return params
+
+
+def dropout_masks(key: jax.Array, config: HeadConfig, rows: int, dtype: Any) -> list[jax.Array]:
+    """What the hidden layers' outputs [rows, width] are multiplied by: 0, or 1 / (1 - dropout).
+
+    The rate is resolved in steps of 2^-16: half the random bits, and exact for the usual rates' halves and quarters.
+    """
+    if config.arch != "simple" or not config.dropout:
+        return []
+    dropped = round(config.dropout * 2**16)
+    masks = []
+    for layer, width in enumerate(config.hidden):
+        bits = jax.random.bits(jax.random.fold_in(key, layer), (rows, width), jnp.uint16)
+        masks.append(jnp.where(bits >= dropped, jnp.asarray(1 / (1 - config.dropout), dtype), 0))
+    return masks
+
+
+def logits(params: Params, x: jax.Array, config: HeadConfig, masks: Sequence[jax.Array] = ()) -> jax.Array:
+    """Logits [N, C] of standardised features [N, D]; masks as from `dropout_masks` (none: no dropout)."""
+    precision = lax.Precision.HIGHEST if config.precision == "float32" else None
+
+    def linear(name: str, h: jax.Array) -> jax.Array:
+        return jnp.matmul(h, params[name]["kernel"], precision=precision) + params[name]["bias"]
+
+    if config.arch == "simple":
+        for layer in range(len(config.hidden)):
+            x = jax.nn.relu(linear(f"hidden_{layer}", x))
+            x = x * masks[layer] if masks else x
+    elif config.arch == "residual":
+        x = jax.nn.relu(linear("first", x))
+        for block in range((config.n_layers - 2) // 2):
+            inner = jax.nn.relu(linear(f"block_{block}_fc1", x))
+            x = jax.nn.relu(x + linear(f"block_{block}_fc2", inner))
+    return linear("out", x)
+
+
+def loss(z: jax.Array, target: jax.Array, weight: jax.Array, config: HeadConfig) -> jax.Array:
+    """Mean loss of logits [N, C] against multi-hot targets [N, C], over the rows that weight [N] (0 or 1) counts.
+
+    bce and focal are means over rows and classes: cross entropy of a sigmoid, times (1 - p_truth)^gamma for focal
+    (Lin et al., ICCV 2017, without its class weight); cross_entropy is -log softmax of the row's class.
+    """
+    if config.loss == "cross_entropy":
+        each = -(target * jax.nn.log_softmax(z)).sum(axis=-1)
+    else:
+        entry = jax.nn.softplus(z) - target * z
+        if config.loss == "focal":
+            entry = (-jnp.expm1(-entry)) ** config.focal_gamma * entry
+        each = entry.mean(axis=-1)
+    return (each * weight).sum() / weight.sum()
+
+
+def probabilities(z: jax.Array, config: HeadConfig) -> jax.Array:
+    """Probabilities [N, C] of logits: softmax under cross entropy, else a sigmoid for each class."""
+    return jax.nn.softmax(z) if config.loss == "cross_entropy" else jax.nn.sigmoid(z)
