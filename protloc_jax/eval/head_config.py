@@ -63,7 +63,9 @@ class HeadConfig:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds={self.seeds}: at least one, each once.")
         if self.fit_rows != "train" and self.decision == "validation":
-            problems.append("decision=validation needs validation rows that the head was not fitted on: fit_rows=train.")
+            problems.append(
+                "decision=validation needs validation rows that the head was not fitted on: fit_rows=train."
+            )
         if self.loss == "cross_entropy" and self.decision != "argmax":
             problems.append("loss=cross_entropy gives one class a row: decision=argmax.")
         if problems:

@@ -160,9 +160,7 @@ def _chunk(state, members, schedule, x, hot, tables: DrawTables, mean, scale, *,
     """Some steps of all members: the new state, and the loss [steps, M]."""
 
     def member_step(params, first, second, key, fold, rate, step, correction):
-        rows, counts = draws(
-            tables, jax.random.fold_in(key, 1), fold, step, batch=config.batch, kind=config.draw
-        )
+        rows, counts = draws(tables, jax.random.fold_in(key, 1), fold, step, batch=config.batch, kind=config.draw)
         batch = (x[rows] - mean[fold]) / scale[fold]
         dropping = jax.random.fold_in(jax.random.fold_in(key, 2), step)
         masks = network.dropout_masks(dropping, config, config.batch, x.dtype)

@@ -189,7 +189,7 @@ def test_class_balanced_draws_have_the_frequencies_of_the_rule():
 def test_dropout_keeps_its_share_and_differs_by_step_and_layer():
     config = dataclasses.replace(SMALL, dropout=0.25, hidden=(40, 40), batch=500)
     first, second = masks_of(config, 0, 0, 0)
-    assert set(np.unique(first)) == {0.0, pytest.approx(4 / 3)}
+    np.testing.assert_allclose(np.unique(first), [0, 4 / 3], rtol=1e-6)
     for mask in (first, second):
         assert stats.binomtest(int((mask > 0).sum()), mask.size, 0.75).pvalue > 1e-3
     assert 0.5 < (first == second).mean() < 0.75
@@ -226,7 +226,7 @@ def test_refusals_name_rows_folds_and_fields():
         train_heads(x, hot, FOLDS, softmax)
     with pytest.raises(ValueError, match="labelled training row: 1"):
         train_heads(x, hot, [np.arange(5), np.arange(0)], SMALL)
-    with pytest.raises(ValueError, match="outside 0..79"):
+    with pytest.raises(ValueError, match=r"outside 0\.\.79"):
         train_heads(x, hot, [np.arange(70, 90)], SMALL)
-    with pytest.raises(ValueError, match="n_layers=3.*dropout=1.5.*decision=argmax"):
+    with pytest.raises(ValueError, match=r"n_layers=3.*dropout=1.5.*decision=argmax"):
         HeadConfig(n_layers=3, dropout=1.5, loss="cross_entropy")
