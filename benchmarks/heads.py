@@ -1,6 +1,6 @@
-"""Classification heads, 3 seeds x 5 folds on 6,301 x 1,536 with 17 classes: one program beside a PyTorch loop, in turns.
+"""Classification heads, 3 seeds x 5 folds on 6,301 x 1,536, 17 classes: one program beside a PyTorch loop, in turns.
 
-    python benchmarks/heads.py --out benchmarks/results/heads.json [--rounds 3] [--epochs 10] [--device cpu]
+    python benchmarks/heads.py --out benchmarks/results/heads.json [--rounds 3] [--epochs 10]
 
 Both sides train DINO4Cells' `simple` head (D-512-256-C, dropout 0.5) by AdamW with the per-step cosine and batches of
 class-balanced draws, in float32, every round in a process of its own. Ours is timed with and without compiling (no

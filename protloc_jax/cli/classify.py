@@ -87,14 +87,13 @@ def run(args: argparse.Namespace) -> int:
         progress=None if args.quiet else _show,
     )
     results |= asked.facts
+    print_heads(results)
     if args.out:
         out = Path(args.out)
         for name, own in heads.items():
-            save_heads(own, out / "heads" / name)
+            print(f"wrote {save_heads(own, out / 'heads' / name)}")
         (out / "scores.json").write_text(json.dumps(results, indent=1) + "\n")
-    print_heads(results)
-    if args.out:
-        print(f"wrote {out / 'scores.json'} and heads/{{{','.join(heads)}}}")
+        print(f"wrote {out / 'scores.json'}")
     return 0
 
 

@@ -11,24 +11,25 @@ from typing import Literal
 
 from protloc_jax.config import check_literals, opt
 
-Arch = Literal["linear", "simple", "residual"]
-Loss = Literal["bce", "focal", "cross_entropy"]
-Draw = Literal["class_balanced", "shuffled"]
-Decision = Literal["half", "validation", "argmax"]
-
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
     """A head on frozen features, how it is trained, and how its probabilities become labels."""
 
-    arch: Arch = opt("simple", "linear; simple: D-512-256-C with dropout; residual: D-1024-C, more layers add blocks")
+    arch: Literal["linear", "simple", "residual"] = opt(
+        "simple", "linear; simple: D-512-256-C with dropout; residual: D-1024-C, more layers add blocks"
+    )
     hidden: tuple[int, ...] = opt((512, 256), "simple: widths of the hidden layers")
     dropout: float = opt(0.5, "simple: share of hidden units dropped after each hidden layer")
     n_layers: int = opt(2, "residual: layers in all, 2 without a residual block; each block has two")
     n_units: int = opt(1024, "residual: width of the hidden layers")
-    loss: Loss = opt("bce", "bce and focal: a sigmoid per class; cross_entropy: softmax, one label a row")
+    loss: Literal["bce", "focal", "cross_entropy"] = opt(
+        "bce", "bce and focal: a sigmoid per class; cross_entropy: softmax, one label a row"
+    )
     focal_gamma: float = opt(2.0, "focal: exponent of (1 - probability of the truth)")
-    draw: Draw = opt("class_balanced", "class_balanced: a class uniformly, then a positive row of it; shuffled: epochs")
+    draw: Literal["class_balanced", "shuffled"] = opt(
+        "class_balanced", "class_balanced: a class uniformly, then a positive row of it; shuffled: epochs"
+    )
     batch: int = opt(512, "rows in a step")
     epochs: int = opt(100, "epochs of as many draws as there are training rows")
     lr: float = opt(1e-4, "learning rate at batch 256, scaled by batch / 256; falls to 0 by a cosine over all steps")
@@ -37,7 +38,9 @@ class HeadConfig:
     beta2: float = opt(0.999, "AdamW: decay of the squared gradient's mean")
     epsilon: float = opt(1e-8, "AdamW: added to the root")
     fit_rows: Literal["train", "train_and_validation"] = opt("train", "rows that the head and its scaler are fitted on")
-    decision: Decision = opt("half", "cut 0.5; per class by validation F1; or the likeliest class (one label a row)")
+    decision: Literal["half", "validation", "argmax"] = opt(
+        "half", "cut 0.5; per class by validation F1; or the likeliest class (one label a row)"
+    )
     labels: Literal["given", "permuted"] = opt("given", "permuted: control, labels exchanged between whole groups")
     permutation: int = opt(0, "seed of the permuted labels")
     seeds: tuple[int, ...] = opt((0, 1, 2), "each trains a head of its own on every split")

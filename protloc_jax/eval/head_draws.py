@@ -8,13 +8,11 @@ n draws: its last step counts only the rows that are left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from protloc_jax.eval.head_config import Draw
 
 
 class DrawTables(NamedTuple):
@@ -60,21 +58,26 @@ def draw_tables(hot: np.ndarray, folds: Sequence[np.ndarray]) -> DrawTables:
 
 
 def draws(
-    tables: DrawTables, key: jax.Array, fold: Any, step: Any, *, batch: int, kind: Draw
+    tables: DrawTables, key: jax.Array, fold: Any, step: Any, *, batch: int, kind: Literal["class_balanced", "shuffled"]
 ) -> tuple[jax.Array, jax.Array]:
     """Rows [batch] int32 of one step, and which of them count [batch] bool. `key` is the member's own."""
     size = tables.size[fold]
     steps = -(-size // batch)
     epoch, place = step // steps, step % steps * batch + jnp.arange(batch)
     if kind == "class_balanced":
-        one, two = jax.random.split(jax.random.fold_in(key, step))
-        drawn = jax.random.randint(one, (batch,), 0, tables.classes[fold], jnp.int32)
-        within = jax.random.randint(two, (batch,), 0, tables.count[fold][drawn], jnp.int32)
+        one, two = jax.random.uniform(jax.random.fold_in(key, step), (2, batch), jnp.float32)
+        drawn = _below(one, tables.classes[fold])
+        within = _below(two, tables.count[fold][drawn])
         return tables.positives[fold][tables.start[fold][drawn] + within], place < size
     # A permutation of the first `size` places: the padding sorts last.
     order = jax.random.uniform(jax.random.fold_in(key, epoch), tables.rows.shape[1:], jnp.float32)
     order = jnp.argsort(jnp.where(jnp.arange(len(order)) < size, order, jnp.inf))
     return tables.rows[fold][order[jnp.minimum(place, size - 1)]], place < size
+
+
+def _below(uniform: jax.Array, limit: jax.Array) -> jax.Array:
+    """Whole numbers in [0, limit) from uniform numbers in [0, 1): rounding must not reach the limit."""
+    return jnp.minimum((uniform * limit).astype(jnp.int32), limit - 1)
 
 
 def _padded(lists: Sequence[Any], fill: int = 0) -> np.ndarray:

@@ -7,6 +7,7 @@ uniform within +-1/sqrt(inputs), the default of PyTorch's linear layers, which t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def layout(config: HeadConfig, features: int, classes: int) -> dict[str, tuple[i
         return {"out": (features, classes)}
     if config.arch == "simple":
         widths = (features, *config.hidden)
-        hidden = {f"hidden_{i}": pair for i, pair in enumerate(zip(widths[:-1], widths[1:], strict=True))}
+        hidden = {f"hidden_{i}": pair for i, pair in enumerate(itertools.pairwise(widths))}
         return {**hidden, "out": (widths[-1], classes)}
     units = config.n_units
     layers = {"first": (features, units)}
@@ -37,14 +38,16 @@ def layout(config: HeadConfig, features: int, classes: int) -> dict[str, tuple[i
 
 def first_weights(key: jax.Array, config: HeadConfig, features: int, classes: int, dtype: Any) -> dict[str, Any]:
     """Weights before training: name -> {"kernel" [in, out], "bias" [out]}, drawn in float32 whatever the dtype."""
-    params = {}
-    for number, (name, (inputs, outputs)) in enumerate(layout(config, features, classes).items()):
-        kernel, bias = jax.random.split(jax.random.fold_in(key, number))
-        edge = 1 / np.sqrt(inputs)
-        params[name] = {
-            "kernel": jax.random.uniform(kernel, (inputs, outputs), jnp.float32, -edge, edge).astype(dtype),
-            "bias": jax.random.uniform(bias, (outputs,), jnp.float32, -edge, edge).astype(dtype),
-        }
+    sizes = layout(config, features, classes)
+    # One draw for all layers: a generator is compiled once, which takes longer than running it.
+    numbers = sum((inputs + 1) * outputs for inputs, outputs in sizes.values())
+    drawn = jax.random.uniform(key, (numbers,), jnp.float32, -1, 1).astype(dtype)
+    params, at = {}, 0
+    for name, (inputs, outputs) in sizes.items():
+        end = at + (inputs + 1) * outputs
+        own = drawn[at:end].reshape(inputs + 1, outputs) / np.sqrt(inputs)
+        params[name] = {"kernel": own[:-1], "bias": own[-1]}
+        at = end
     return params
 
 
@@ -55,12 +58,9 @@ def dropout_masks(key: jax.Array, config: HeadConfig, rows: int, dtype: Any) -> 
     """
     if config.arch != "simple" or not config.dropout:
         return []
-    dropped = round(config.dropout * 2**16)
-    masks = []
-    for layer, width in enumerate(config.hidden):
-        bits = jax.random.bits(jax.random.fold_in(key, layer), (rows, width), jnp.uint16)
-        masks.append(jnp.where(bits >= dropped, jnp.asarray(1 / (1 - config.dropout), dtype), 0))
-    return masks
+    bits = jax.random.bits(key, (rows, sum(config.hidden)), jnp.uint16)
+    kept = jnp.where(bits >= round(config.dropout * 2**16), jnp.asarray(1 / (1 - config.dropout), dtype), 0)
+    return jnp.split(kept, np.cumsum(config.hidden)[:-1], axis=1)
 
 
 def logits(params: Params, x: jax.Array, config: HeadConfig, masks: Sequence[jax.Array] = ()) -> jax.Array:

@@ -52,9 +52,12 @@ class TrainedHeads:
         return probabilities(x, params, self.mean[fold], self.scale[fold], self.config)
 
 
-class _Members(NamedTuple):
-    key: jax.Array  # [M]
-    fold: jax.Array  # [M]
+class MemberKeys(NamedTuple):
+    """Random keys [M] of members, one a purpose: first weights, draws and dropout (the last two by step)."""
+
+    weights: jax.Array
+    draws: jax.Array
+    dropout: jax.Array
 
 
 def train_heads(
@@ -92,8 +95,8 @@ def train_heads(
         number = np.minimum(np.arange(turn * at_once, (turn + 1) * at_once), members - 1)
         seed, fold = number // len(folds), number % len(folds)
         seeds = jnp.asarray(np.asarray(config.seeds)[seed])
-        own = _Members(member_key(seeds, jnp.asarray(fold)), jnp.asarray(fold))
-        state = _begin(own.key, config=config, features=x.shape[1], classes=hot.shape[1], dtype=dtype)
+        own = member_keys(seeds, jnp.asarray(fold)), jnp.asarray(fold)
+        state = _begin(own[0].weights, config=_key_of(config), features=x.shape[1], classes=hot.shape[1], dtype=dtype)
         shown = []
         for chunk in range(chunks):
             at = np.arange(chunk * length, (chunk + 1) * length)
@@ -114,10 +117,11 @@ def train_heads(
     return TrainedHeads(config, params, mean.astype(dtype), scale.astype(dtype), loss, steps)
 
 
+@jax.jit
 @jax.vmap
-def member_key(seed: jax.Array, fold: jax.Array) -> jax.Array:
-    """Keys [M] of members by seed [M] and fold [M]; purposes are folded in: 0 first weights, 1 draws, 2 dropout."""
-    return jax.random.fold_in(jax.random.key(seed), fold)
+def member_keys(seed: jax.Array, fold: jax.Array) -> MemberKeys:
+    """The keys of members by seed [M] and number of the fold [M]."""
+    return MemberKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), fold), 3))
 
 
 def scaler(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +154,7 @@ def _score(x, params, mean, scale, *, config):
 @functools.partial(jax.jit, static_argnames=("config", "features", "classes", "dtype"))
 def _begin(keys, *, config, features, classes, dtype):
     """Weights [M, ...] before training, and AdamW's two moments."""
-    made = jax.vmap(lambda key: network.first_weights(jax.random.fold_in(key, 0), config, features, classes, dtype))
+    made = jax.vmap(lambda key: network.first_weights(key, config, features, classes, dtype))
     params = made(keys)
     return params, jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params)
 
@@ -159,11 +163,10 @@ def _begin(keys, *, config, features, classes, dtype):
 def _chunk(state, members, schedule, x, hot, tables: DrawTables, mean, scale, *, config: HeadConfig):
     """Some steps of all members: the new state, and the loss [steps, M]."""
 
-    def member_step(params, first, second, key, fold, rate, step, correction):
-        rows, counts = draws(tables, jax.random.fold_in(key, 1), fold, step, batch=config.batch, kind=config.draw)
+    def member_step(params, first, second, keys: MemberKeys, fold, rate, step, correction):
+        rows, counts = draws(tables, keys.draws, fold, step, batch=config.batch, kind=config.draw)
         batch = (x[rows] - mean[fold]) / scale[fold]
-        dropping = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        masks = network.dropout_masks(dropping, config, config.batch, x.dtype)
+        masks = network.dropout_masks(jax.random.fold_in(keys.dropout, step), config, config.batch, x.dtype)
 
         def loss_of(params):
             z = network.logits(params, batch, config, masks)
@@ -181,8 +184,10 @@ def _chunk(state, members, schedule, x, hot, tables: DrawTables, mean, scale, *,
 
     def step(state, at):
         number, rates, *correction = at
+        params, first, second = state
+        keys, fold = members
         in_members = (0, 0, 0, 0, 0, 0, None, None)
-        return jax.vmap(member_step, in_axes=in_members)(*state, *members, rates, number, correction)
+        return jax.vmap(member_step, in_axes=in_members)(params, first, second, keys, fold, rates, number, correction)
 
     return lax.scan(step, state, schedule)
 
