@@ -7,12 +7,14 @@ class-balanced draws, in float32, every round in a process of its own. Ours is t
 cache on disk). PyTorch trains one head after the other; its features lie standardised on the device and its draws are
 made ahead on the device, so that it is timed at its best. Steps are the same in number and batch; random numbers are
 each side's own, and the mean loss of the last epoch says whether both learnt the same. The ratio is the median over
-rounds of PyTorch's time / ours.
+rounds of PyTorch's time / ours. PyTorch runs with its own choice of threads and with one, which is the faster on cores
+shared with others; CPU seconds, which other processes move less than the clock, stand beside.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -47,17 +49,20 @@ def ours(sizes: dict[str, int]) -> dict:
 
     x, hot, folds = data(sizes)
     config = HeadConfig(epochs=sizes["epochs"], batch=sizes["batch"], seeds=tuple(range(sizes["seeds"])))
-    seconds = []
+    seconds, cpu = [], []
     heads = None
     for _ in range(2):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         heads = train_heads(x, hot, folds, config)
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
     assert heads is not None
     per_epoch = int(heads.steps[0]) // sizes["epochs"]
     return {
         "seconds": seconds[0],
         "seconds_without_compiling": seconds[1],
+        "cpu_seconds": cpu[0],
+        "cpu_seconds_without_compiling": cpu[1],
         "steps": int(heads.steps.sum()) * sizes["seeds"],
         "last_loss": float(np.nanmean(heads.loss[..., -per_epoch:])),
         "device": str(jax.devices()[0]),
@@ -65,10 +70,12 @@ def ours(sizes: dict[str, int]) -> dict:
     }
 
 
-def peer(sizes: dict[str, int]) -> dict:
-    """The same in PyTorch, one head after the other."""
+def peer(sizes: dict[str, int], threads: int = 0) -> dict:
+    """The same in PyTorch, one head after the other; threads 0: its own choice."""
     import torch
 
+    if threads:
+        torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x, hot, folds = data(sizes)
     batch, last = sizes["batch"], []
@@ -107,14 +114,16 @@ def peer(sizes: dict[str, int]) -> dict:
         steps_made += steps
         last.append(torch.stack(losses[-per_epoch:]).mean().item())
 
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     for seed in range(sizes["seeds"]):
         for f, rows in enumerate(folds):
             train(seed * len(folds) + f, rows)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - used
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     return {
         "seconds": seconds,
+        "cpu_seconds": cpu,
+        "threads": torch.get_num_threads(),
         "steps": steps_made,
         "last_loss": float(np.mean(last)),
         "device": name,
@@ -127,15 +136,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("ours", "peer"), default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", "peer", "peer_one_thread"), default=None, help=argparse.SUPPRESS)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     sizes = {name: getattr(args, name) for name in SIZES}
     if args.side:
-        print(json.dumps({"ours": ours, "peer": peer}[args.side](sizes)))
+        sides = {"ours": ours, "peer": peer, "peer_one_thread": functools.partial(peer, threads=1)}
+        print(json.dumps(sides[args.side](sizes)))
         return
-    found: dict[str, list[dict]] = {"ours": [], "peer": []}
+    found: dict[str, list[dict]] = {"ours": [], "peer": [], "peer_one_thread": []}
     load = [os.getloadavg()[0]]
     for _ in range(args.rounds):
         for side, results in found.items():
@@ -145,15 +155,20 @@ def main() -> None:
             results.append(json.loads(done.stdout.splitlines()[-1]))
             print(side, results[-1], flush=True)
         load.append(os.getloadavg()[0])
-    peers = np.asarray([one["seconds"] for one in found["peer"]])
     result = {
         "what": "classification heads: all seeds and folds in one program, beside a PyTorch loop",
         "sizes": sizes,
         "rounds": args.rounds,
         "machine": {"cores": len(os.sched_getaffinity(0)), "system": platform.platform(), "load_average": load},
         "ratio_peer_over_ours": {
-            key: float(np.median(peers / [one[key] for one in found["ours"]]))
-            for key in ("seconds", "seconds_without_compiling")
+            side: {
+                key: float(
+                    np.median([b[key.split("_without")[0]] / a[key] for a, b in zip(found["ours"], rows, strict=True)])
+                )
+                for key in ("seconds", "seconds_without_compiling", "cpu_seconds", "cpu_seconds_without_compiling")
+            }
+            for side, rows in found.items()
+            if side != "ours"
         },
         "sides": found,
     }

@@ -14,7 +14,12 @@ from protloc_jax.config import check_literals, opt
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """A head on frozen features, how it is trained, and how its probabilities become labels."""
+    """A head on frozen features, how it is trained, and how its probabilities become labels.
+
+    groups: the OpenCell transfer papers speak of two stages and do not say which; the default is one. With a group for
+    each class ("localised" or not, or coarse places), the network has an output for each group beside those of the
+    classes: P(class) = P(group) P(class | group). A class's output is trained on rows that carry its group only.
+    """
 
     arch: Literal["linear", "simple", "residual"] = opt(
         "simple", "linear; simple: D-512-256-C with dropout; residual: D-1024-C, more layers add blocks"
@@ -37,6 +42,9 @@ class HeadConfig:
     beta1: float = opt(0.9, "AdamW: decay of the gradient's mean")
     beta2: float = opt(0.999, "AdamW: decay of the squared gradient's mean")
     epsilon: float = opt(1e-8, "AdamW: added to the root")
+    groups: tuple[str, ...] = opt(
+        (), "two stages: the group of each class, in class order; the head tells groups, then classes within them"
+    )
     fit_rows: Literal["train", "train_and_validation"] = opt("train", "rows that the head and its scaler are fitted on")
     decision: Literal["half", "validation", "argmax"] = opt(
         "half", "cut 0.5; per class by validation F1; or the likeliest class (one label a row)"
@@ -71,5 +79,7 @@ class HeadConfig:
             )
         if self.loss == "cross_entropy" and self.decision != "argmax":
             problems.append("loss=cross_entropy gives one class a row: decision=argmax.")
+        if self.groups and self.loss == "cross_entropy":
+            problems.append("groups: two stages are products of sigmoids; use loss=bce or focal.")
         if problems:
             raise ValueError(" ".join(problems))

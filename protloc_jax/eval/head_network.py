@@ -23,6 +23,7 @@ Params = Mapping[str, Mapping[str, Any]]
 
 def layout(config: HeadConfig, features: int, classes: int) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of every linear layer by name, in the order of use."""
+    classes += len(set(config.groups))  # outputs: the classes, then the groups in sorted order
     if config.arch == "linear":
         return {"out": (features, classes)}
     if config.arch == "simple":
@@ -86,18 +87,37 @@ def loss(z: jax.Array, target: jax.Array, weight: jax.Array, config: HeadConfig)
     """Mean loss of logits [N, C] against multi-hot targets [N, C], over the rows that weight [N] (0 or 1) counts.
 
     bce and focal are means over rows and classes: cross entropy of a sigmoid, times (1 - p_truth)^gamma for focal
-    (Lin et al., ICCV 2017, without its class weight); cross_entropy is -log softmax of the row's class.
+    (Lin et al., ICCV 2017, without its class weight); cross_entropy is -log softmax of the row's class. With groups,
+    logits are [N, C + G]; entries of classes whose group the row does not carry count with 0.
     """
     if config.loss == "cross_entropy":
         each = -(target * jax.nn.log_softmax(z)).sum(axis=-1)
     else:
+        counted: Any = 1
+        if config.groups:
+            of_class = _group_of(config)
+            member = jnp.asarray(of_class[:, None] == np.arange(of_class.max() + 1), target.dtype)
+            group = jnp.minimum(target @ member, 1)
+            counted = jnp.concatenate([group[:, of_class], jnp.ones_like(group)], axis=1)
+            target = jnp.concatenate([target, group], axis=1)
         entry = jax.nn.softplus(z) - target * z
         if config.loss == "focal":
             entry = (-jnp.expm1(-entry)) ** config.focal_gamma * entry
-        each = entry.mean(axis=-1)
+        each = (entry * counted).mean(axis=-1)
     return (each * weight).sum() / weight.sum()
 
 
 def probabilities(z: jax.Array, config: HeadConfig) -> jax.Array:
-    """Probabilities [N, C] of logits: softmax under cross entropy, else a sigmoid for each class."""
-    return jax.nn.softmax(z) if config.loss == "cross_entropy" else jax.nn.sigmoid(z)
+    """Probabilities [N, C] of logits: softmax under cross entropy, else a sigmoid a class (times that of its group)."""
+    if config.loss == "cross_entropy":
+        return jax.nn.softmax(z)
+    each = jax.nn.sigmoid(z)
+    if not config.groups:
+        return each
+    classes = len(config.groups)
+    return each[:, :classes] * each[:, classes:][:, _group_of(config)]
+
+
+def _group_of(config: HeadConfig) -> np.ndarray:
+    """The number of each class's group [C]."""
+    return np.unique(np.asarray(config.groups), return_inverse=True)[1]

@@ -142,7 +142,11 @@ def probabilities(x: Any, params: Any, mean: np.ndarray, scale: np.ndarray, conf
         rows = x[first : first + block]
         padded = np.concatenate([rows, np.zeros((block - len(rows), x.shape[1]), x.dtype)])
         found.append(np.asarray(_score(padded, params, mean, scale, config=config))[: len(rows)])
-    return np.concatenate(found) if found else np.zeros((0, params["out"]["bias"].shape[-1]), mean.dtype)
+    return (
+        np.concatenate(found)
+        if found
+        else np.zeros((0, len(config.groups) or params["out"]["bias"].shape[-1]), mean.dtype)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -229,6 +233,8 @@ def _checked(x: Any, y: Any, folds: Sequence[Any], config: HeadConfig) -> tuple[
     used = np.unique(np.concatenate([np.asarray(rows, np.int64) for rows in folds]))
     if used.size and (used[0] < 0 or used[-1] >= len(x)):
         raise ValueError(f"folds name rows outside 0..{len(x) - 1}.")
+    if config.groups and len(config.groups) != y.shape[1]:
+        raise ValueError(f"groups names {len(config.groups)} groups, one is needed for each of {y.shape[1]} classes.")
     problems = {"features are not finite": ~np.isfinite(x[used]).all(axis=1)}
     if config.loss == "cross_entropy":
         problems["labels are not exactly one class (loss=cross_entropy)"] = y[used].sum(axis=1) != 1

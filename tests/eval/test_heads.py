@@ -196,6 +196,16 @@ def test_saved_heads_refuse_what_is_not_theirs(case, tmp_path):
         load_heads(folder)
 
 
+def test_two_stages_are_scored_and_kept(case, tmp_path):
+    x, task, splits, _ = case
+    head = dataclasses.replace(HEAD, groups=("cytoplasm", "cytoplasm", "nucleus"), seeds=(1,))
+    made = classify({"good": System(x, ABOUT)}, task, splits, dataclasses.replace(CONFIG, head=head))
+    assert made.results["systems"]["good"]["head"]["macro_f1"]["estimate"] > 0.75
+    heads = load_heads(save_heads(made.heads["good"], tmp_path / "h"))
+    assert heads.params["out"]["bias"].shape == (1, 3, 5)
+    assert heads.predict(x).probabilities.shape == (len(x), 3)
+
+
 def test_the_command_scores_and_keeps_heads(case, tmp_path, capsys):
     x, task, splits, _ = case
     part = np.full(len(x), "train", object)

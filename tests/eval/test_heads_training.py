@@ -189,6 +189,25 @@ def test_class_balanced_draws_have_the_frequencies_of_the_rule():
     assert stats.chisquare(seen[:9], 16000 * wanted[:9]).pvalue > 1e-3
 
 
+def test_two_stages_by_hand():
+    """Classes a, b in group g, class c in group h; a row of a alone: outputs a, b, g, h count, c does not.
+
+    Logits are log odds: a 3/4, b 1/4, c 1/2, g 9/10, h 1/5. P = (3/4 9/10, 1/4 9/10, 1/2 1/5); the loss is
+    -(log 3/4 + log 3/4 + log 9/10 + log 4/5) / 5.
+    """
+    config = dataclasses.replace(SMALL, groups=("g", "g", "h"))
+    z = jnp.log(jnp.asarray([[3.0, 1 / 3, 1.0, 9.0, 1 / 4]]))
+    np.testing.assert_allclose(network.probabilities(z, config), [[0.675, 0.225, 0.1]], rtol=1e-6)
+    found = network.loss(z, jnp.asarray([[1.0, 0, 0]]), jnp.ones(1), config)
+    np.testing.assert_allclose(found, -np.log(9 / 16 * 9 / 10 * 4 / 5) / 5, rtol=1e-6)
+    assert network.layout(config, 6, 3)["out"] == (7, 5)
+    x, hot = rows()
+    with pytest.raises(ValueError, match="one is needed for each of 4 classes"):
+        train_heads(x, hot, FOLDS, config)
+    with pytest.raises(ValueError, match="products of sigmoids"):
+        HeadConfig(groups=("g",), loss="cross_entropy", decision="argmax")
+
+
 def test_dropout_keeps_its_share_and_differs_by_step_and_layer():
     config = dataclasses.replace(SMALL, dropout=0.25, hidden=(40, 40), batch=500)
     first, second = masks_of(config, 0, 0, 0)
