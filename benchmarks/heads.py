@@ -27,6 +27,8 @@ import numpy as np
 
 SIZES = {"rows": 6301, "dim": 1536, "classes": 17, "seeds": 3, "folds": 5, "epochs": 10, "batch": 512}
 
+PEERS = ("peer", "peer_one_thread")
+
 
 def data(sizes: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Features, labels (one or two a row, of unequal frequency) and the training rows of each fold."""
@@ -136,7 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("ours", "peer", "peer_one_thread"), default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, help="PyTorch's own threads, or one")
+    parser.add_argument("--side", choices=("ours", *PEERS), default=None, help=argparse.SUPPRESS)
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
@@ -145,7 +148,7 @@ def main() -> None:
         sides = {"ours": ours, "peer": peer, "peer_one_thread": functools.partial(peer, threads=1)}
         print(json.dumps(sides[args.side](sizes)))
         return
-    found: dict[str, list[dict]] = {"ours": [], "peer": [], "peer_one_thread": []}
+    found: dict[str, list[dict]] = {side: [] for side in ("ours", *args.peers)}
     load = [os.getloadavg()[0]]
     for _ in range(args.rounds):
         for side, results in found.items():
