@@ -110,7 +110,7 @@ def by_torch(torch, config, x, hot, folds, seed, fold, steps):
         ({"arch": "simple", "dropout": 0.0, "draw": "shuffled", "loss": "focal"}, True),
         ({"arch": "residual", "n_layers": 4}, False),
         ({"arch": "residual", "loss": "cross_entropy", "decision": "argmax"}, True),
-        ({"arch": "linear", "draw": "shuffled"}, False),
+        ({"arch": "linear", "draw": "shuffled", "epochs": 17}, True),  # steps in two chunks
     ],
     ids=str,
 )
@@ -122,15 +122,16 @@ def test_weights_after_all_steps_are_those_of_pytorch(changes, double):
         heads = train_heads(x if double else x.astype(np.float32), hot, FOLDS, config)
         ours = heads.probabilities(x, seed=1, fold=0)
     assert heads.mean.dtype == (np.float64 if double else np.float32)
-    assert heads.steps.tolist() == [9, 12, 9]
+    steps = 3 * config.epochs
+    assert heads.steps.tolist() == [steps, 4 * config.epochs, steps]
     with jax.enable_x64(True):
-        weights, losses, p = by_torch(torch, config, x, hot, FOLDS, config.seeds[1], 0, 9)
+        weights, losses, p = by_torch(torch, config, x, hot, FOLDS, config.seeds[1], 0, steps)
     close = 1e-10 if double else 1e-5
     for name, (kernel, bias) in weights.items():
         np.testing.assert_allclose(heads.params[name]["kernel"][1, 0], kernel, rtol=0, atol=close)
         np.testing.assert_allclose(heads.params[name]["bias"][1, 0], bias, rtol=0, atol=close)
-    np.testing.assert_allclose(heads.loss[1, 0, :9], losses, rtol=0, atol=close)
-    assert np.isnan(heads.loss[1, 0, 9:]).all()
+    np.testing.assert_allclose(heads.loss[1, 0, :steps], losses, rtol=0, atol=close)
+    assert np.isnan(heads.loss[1, 0, steps:]).all()
     np.testing.assert_allclose(ours, p, rtol=0, atol=close)
 
 
