@@ -36,10 +36,15 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-parity: $(VENV)/.installed  ## add PyTorch (CPU) and timm, for the parity tests and the peers' benchmarks
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --python $(BIN)/python torch==2.13.0
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps timm==1.0.31 torchvision==0.28.0
-	$(BIN)/uv pip install --python $(BIN)/python safetensors huggingface_hub pyyaml
+parity: $(VENV)/.torch  ## the tests against PyTorch, timm and transformers (about 4 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "torch and not slow"
+
+# pip and not uv for PyTorch: pip's own settings may name a CPU build, where the default is one for CUDA (3 GB).
+$(VENV)/.torch: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps timm==1.0.31 torchvision==0.28.0
+	$(BIN)/uv pip install --quiet --python $(BIN)/python transformers==5.24.0 pyyaml
+	touch $@
 
 lock: $(VENV)/.installed  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra tracking --group dev \

@@ -135,7 +135,7 @@ def torch_worker(row: str, work: Work) -> Callable[[], float]:
 
     def turn() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in row):
-            return training.step(views, freeze_last_layer=False, **scalars)
+            return float(training.step(views, freeze_last_layer=False, **scalars))
 
     return turn
 

@@ -124,6 +124,11 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
     return typing.cast(T, value)
 
 
+def keys_of(overrides: Iterable[str]) -> tuple[str, ...]:
+    """The dotted keys that `key=value` overrides set."""
+    return tuple(item.partition("=")[0].strip().lstrip("-") for item in overrides)
+
+
 def to_config_dict(config: Any):
     """A locked `ml_collections.ConfigDict` with the keys and values of a config dataclass."""
     import ml_collections

@@ -2,13 +2,17 @@
 
 Written from the published description (Caron et al. 2021; ViT of Dosovitskiy et al. 2021), with the usual good habits:
 fused attention, one forward pass a resolution, the head once over all crops, log-softmax once a view, the fused AdamW,
-multi-tensor clipping and moving average.
+multi-tensor clipping and moving average. On an accelerator four more, each off by default: a residual stream in half
+precision (autocast leaves it in float32), patches by a matrix product instead of a convolution, the loss without laying
+out its pairs, and steps that do not wait.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,11 +60,16 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """Images [N, C, H, W] to the class token [N, D]."""
+    """Images [N, C, H, W] to the class token [N, D].
 
-    def __init__(self, sizes: Sizes, *, recompute: bool = False) -> None:
+    `stream` is the dtype of the tokens between blocks; `product` makes patches by a matrix product.
+    """
+
+    def __init__(
+        self, sizes: Sizes, *, recompute: bool = False, stream: torch.dtype | None = None, product: bool = False
+    ) -> None:
         super().__init__()
-        self.sizes, self.recompute = sizes, recompute
+        self.sizes, self.recompute, self.stream, self.product = sizes, recompute, stream, product
         grid = sizes.image_size // sizes.patch
         self.stem = nn.Conv2d(sizes.channels, sizes.dim, sizes.patch, sizes.patch)
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, sizes.dim))
@@ -78,9 +87,18 @@ class Vit(nn.Module):
         table = F.interpolate(table, scale_factor=(factor, factor), mode="bicubic")
         return torch.cat([self.pos[:, :1], table.permute(0, 2, 3, 1).reshape(1, wanted * wanted, -1)], dim=1)
 
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Patch tokens [N, h * w, D]."""
+        if not self.product:
+            return self.stem(images).flatten(2).transpose(1, 2)
+        (n, c, height, width), p = images.shape, self.sizes.patch
+        cut = images.reshape(n, c, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(cut.reshape(n, -1, c * p * p), self.stem.weight.flatten(1), self.stem.bias)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.stem(images).flatten(2).transpose(1, 2)
+        x = self.patches(images)
         x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions(images.shape[-1])
+        x = x if self.stream is None else x.to(self.stream)
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
@@ -110,9 +128,9 @@ class Head(nn.Module):
 class Network(nn.Module):
     """Backbone and head; crops of one size go through the backbone together, all crops through the head at once."""
 
-    def __init__(self, sizes: Sizes, *, recompute: bool = False) -> None:
+    def __init__(self, sizes: Sizes, **of_backbone: Any) -> None:
         super().__init__()
-        self.backbone, self.head = Vit(sizes, recompute=recompute), Head(sizes)
+        self.backbone, self.head = Vit(sizes, **of_backbone), Head(sizes)
 
     def forward(self, crops: list[torch.Tensor]) -> torch.Tensor:
         """Crops [B, V, C, S, S], one tensor a resolution, to logits [B, V of all, K]."""
@@ -135,18 +153,40 @@ def dino_loss(
     return total / pairs
 
 
+def dino_loss_summed(
+    student: torch.Tensor, teacher: torch.Tensor, centre: torch.Tensor, student_temp: float, teacher_temp: float
+) -> torch.Tensor:
+    """`dino_loss` with the sums over views taken before those over prototypes: no pair is laid out."""
+    target = F.softmax((teacher - centre) / teacher_temp, dim=-1)
+    predicted = F.log_softmax(student / student_temp, dim=-1)
+    n_target, n = target.shape[1], predicted.shape[1]
+    all_pairs = (target.sum(1) * predicted.sum(1)).sum(-1)
+    with_itself = (target * predicted[:, :n_target]).sum((1, 2))
+    return (with_itself - all_pairs).mean() / (n_target * (n - 1))
+
+
 class Training:
     """Student, teacher, centre and optimiser, and the step that moves them all."""
 
     def __init__(
-        self, sizes: Sizes, *, recompute: bool = False, clip: float = 3.0, centre_momentum: float = 0.9
+        self,
+        sizes: Sizes,
+        *,
+        recompute: bool = False,
+        clip: float = 3.0,
+        centre_momentum: float = 0.9,
+        device: str = "cpu",
+        stream: torch.dtype | None = None,
+        product: bool = False,
+        summed_loss: bool = False,
     ) -> None:
         self.clip, self.centre_momentum = clip, centre_momentum
-        self.student = Network(sizes, recompute=recompute)
-        self.teacher = Network(sizes)
+        self.pairs_loss = dino_loss_summed if summed_loss else dino_loss
+        self.student = Network(sizes, recompute=recompute, stream=stream, product=product).to(device)
+        self.teacher = Network(sizes, stream=stream, product=product).to(device)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        self.centre = torch.zeros(sizes.out_dim)
+        self.centre = torch.zeros(sizes.out_dim, device=device)
         self.loss_of = self._loss
         named = [(n, p) for n, p in self.student.named_parameters() if p.requires_grad]
         plain = [p for n, p in named if n.endswith("bias") or p.ndim == 1]
@@ -157,14 +197,22 @@ class Training:
             [{"params": decayed}, {"params": plain, "weight_decay": 0.0}], lr=0.0, fused=True
         )
 
-    def compile(self) -> None:
-        """Run forward, loss and backward through torch.compile."""
-        self.loss_of = torch.compile(self._loss)
+    def compile(self, *, by_block: bool = False) -> None:
+        """Run forward, loss and backward through torch.compile: as one program, or block by block (soon compiled)."""
+        if not by_block:
+            self.loss_of = torch.compile(self._loss)
+            return
+        for network in (self.student, self.teacher):
+            network.head.compile(dynamic=False)
+            for block in network.backbone.blocks:
+                block.compile(dynamic=False)
+        self.pairs_loss = torch.compile(self.pairs_loss, dynamic=False)
 
     def _loss(self, crops: list[torch.Tensor], centre: torch.Tensor, student_temp: float, teacher_temp: float):
         with torch.no_grad():
             teacher = self.teacher(crops[:1])
-        return dino_loss(self.student(crops), teacher, centre, student_temp, teacher_temp), teacher.mean((0, 1))
+        loss = self.pairs_loss(self.student(crops), teacher, centre, student_temp, teacher_temp)
+        return loss, teacher.mean((0, 1))
 
     def step(
         self,
@@ -176,13 +224,16 @@ class Training:
         student_temp: float,
         teacher_temp: float,
         freeze_last_layer: bool,
-    ) -> float:
-        """One update from crops (global first); returns the loss. Raises FloatingPointError when it is not finite."""
+        wait: bool = True,
+    ) -> torch.Tensor:
+        """One update from crops (global first); returns the loss. Raises FloatingPointError when it is not finite.
+
+        Without `wait` nobody looks at the loss, so the host may run ahead of the device.
+        """
         decayed, plain = self.optimiser.param_groups
         decayed["lr"], decayed["weight_decay"], plain["lr"] = lr, weight_decay, lr
         loss, mean_logits = self.loss_of(crops, self.centre, student_temp, teacher_temp)
-        value = float(loss.detach())
-        if value != value or value in (float("inf"), float("-inf")):
+        if wait and not math.isfinite(value := float(loss.detach())):
             raise FloatingPointError(f"loss is {value}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -199,4 +250,4 @@ class Training:
             torch._foreach_mul_(followed, momentum)
             torch._foreach_add_(followed, leading, alpha=1 - momentum)
             self.centre = self.centre * self.centre_momentum + mean_logits * (1 - self.centre_momentum)
-        return value
+        return loss.detach()

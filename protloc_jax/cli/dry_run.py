@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from protloc_jax.channels import parse
-    from protloc_jax.config import load_file
+    from protloc_jax.config import keys_of, load_file
     from protloc_jax.data import info
     from protloc_jax.data.durable import size_text
-    from protloc_jax.plan.dry_run import plan
+    from protloc_jax.plan.dry_run import plan, plan_beginning
     from protloc_jax.telemetry.clock import words
     from protloc_jax.train.experiment import Experiment
 
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         if not examples or not names:
             raise ValueError("without records (data.records=DIR) name --examples N and --channels LIST.")
         channels = parse(names)
+    experiment, beginning = plan_beginning(experiment, channels, given=keys_of(args.overrides))
     found = plan(
         experiment, channels, examples, devices=args.devices, image_shape=shape, image_bytes=depth, mfu=args.mfu
     )
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"devices      {found.devices}: data {found.mesh[0]} x fsdp {found.mesh[1]}")
     say(f"steps        {found.steps:,} of {experiment.optim.batch} images ({found.steps_per_epoch:,} an epoch)")
     say(f"parameters   {', '.join(f'{name} {n:,}' for name, n in found.parameters.items())}")
+    for line in beginning:
+        say(f"initial weights {line}")
     say(f"peak lr      {found.peak_lr:.3g}")
     whole = found.flops_per_image * found.images
     say(f"arithmetic   {found.flops_per_image / 1e9:,.4g} GFLOP an image, {whole:.3g} FLOP in all")

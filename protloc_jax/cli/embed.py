@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protloc_jax.channels import ChannelSet
+    from protloc_jax.model.encoder import Encoder
 
 
 def add_parser(subparsers) -> None:
@@ -22,6 +27,14 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--untrained", action="store_true", help="the same backbone as it was before training")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only images of one split")
     parser.add_argument("--pooling", choices=("cls", "mean", "cls+mean"), default="cls", help="what a feature is")
+    parser.add_argument(
+        "--plan",
+        choices=("natural", "replicate", "per-channel"),
+        default="natural",
+        help="how the images' channels reach the model: each in the slot of its name or role (default); one pass a "
+        "channel, repeated into every slot (RGB weights); one pass a channel, alone in its slot. Passes "
+        "stand side by side",
+    )
     parser.add_argument("--size", type=int, default=0, metavar="PX", help="side images are brought to (0: as trained)")
     parser.add_argument("--batch", type=int, default=64, help="images a batch")
     parser.add_argument(
@@ -54,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         encoder = load(args.weights, which=args.which, size=args.size)
     with read.open(args.records, tolerant=args.bad == "skip") as records:
-        encoder = encoder.for_channels(records.info.channel_set)
+        encoder = _planned(encoder, records.info.channel_set, args.plan)
         rows = records.manifest.rows(args.split)
         print(f"weights   {encoder.provenance['weights']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
@@ -77,3 +90,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0
+
+
+def _planned(encoder: Encoder, channels: ChannelSet, plan: str) -> Encoder:
+    """The encoder reading images of `channels` by the plan of that name."""
+    from protloc_jax.channels import per_channel, replicate
+
+    if plan == "natural":
+        return encoder.for_channels(channels)
+    if plan == "replicate":
+        return encoder.with_plan(replicate(encoder.config.channels, channels), channels)
+    return encoder.with_plan(per_channel(encoder.channels, channels), channels)

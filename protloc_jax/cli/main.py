@@ -15,9 +15,11 @@ from protloc_jax.config import nearest
 # the data commands must start without loading jax.
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("protloc_jax.cli.data", "pack, verify and look at image records"),
+    "verify": ("protloc_jax.cli.verify", "hold converted weights against their original, layer by layer"),
     "pretrain": ("protloc_jax.cli.pretrain", "pretrain a backbone on records, by a config file"),
     "convert": ("protloc_jax.cli.convert", "weights of another project as a checkpoint of this one"),
     "embed": ("protloc_jax.cli.embed", "turn images into a feature table with a trained backbone"),
+    "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),
     "evaluate": ("protloc_jax.cli.evaluate", "score feature tables with k-NN and linear probes"),
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from protloc_jax.data.loader import Loader
     from protloc_jax.train.experiment import Experiment
+    from protloc_jax.train.initial_model import Beginning
     from protloc_jax.train.resume import DataFacts
 
 EXITS = """\
@@ -57,10 +58,11 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.xla_flags import append_cpu_flags
 
     append_cpu_flags()
-    from protloc_jax.config import load_file, with_overrides
+    from protloc_jax.config import keys_of, load_file, with_overrides
     from protloc_jax.data.loader import WorkerDied
     from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
     from protloc_jax.train.experiment import Experiment
+    from protloc_jax.train.initial_model import beginning
     from protloc_jax.train.loop import CONFIG_FILE
 
     config = args.config
@@ -75,15 +77,17 @@ def run(args: argparse.Namespace) -> int:
     set_up_compilation_cache(experiment.run.compilation_cache)
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:
-        experiment = _resolved(experiment, loader)
+        begins = beginning(_resolved(experiment, loader), loader.channels, given=keys_of(args.overrides))
         try:
-            return _replay(args, experiment, loader, mesh) if args.replay else _train(args, experiment, loader, mesh)
+            if args.replay:
+                return _replay(args, begins.experiment, loader, mesh)
+            return _train(args, begins, loader, mesh)
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
             return WORKER_DIED
 
 
-def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mesh: Mesh) -> int:
+def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Mesh) -> int:
     import jax
 
     from protloc_jax.cli.periodic_knn import PeriodicKnn
@@ -93,6 +97,7 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
     from protloc_jax.telemetry.console import make_console
     from protloc_jax.train.loop import fit
 
+    experiment = begins.experiment
     check_divides(experiment.optim.batch, mesh, experiment.optim.accumulation)
     console = make_console(process_index=jax.process_index())
     with open_split(experiment.data)[0] as records:
@@ -107,6 +112,8 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
         if experiment.run.eval_every:
             knn = PeriodicKnn(experiment, records, loader.channels, mesh=mesh)
         flops = _introduce(experiment, loader, mesh, console.line)
+        for words in begins.words:
+            console.line(f"initial        {words}")
         for note in loader.notes:
             console.warn(note)
         if experiment.data.verify == "open":
@@ -118,6 +125,7 @@ def _train(args: argparse.Namespace, experiment: Experiment, loader: Loader, mes
                 experiment,
                 lambda start: _loader(experiment, start, listed=True),
                 _facts(loader),
+                initial=begins.initial,
                 evaluate=knn,
                 describe=describe,
                 flops_per_image=flops,

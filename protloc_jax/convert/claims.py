@@ -8,6 +8,7 @@ from typing import Any
 from protloc_jax.convert.known import Known, Pictures
 from protloc_jax.convert.known_models import known
 from protloc_jax.convert.known_timm import WIDTHS, known_timm
+from protloc_jax.convert.own_export import SECTION, known_export
 from protloc_jax.convert.weight_file import WeightsRefused
 
 _HF_MODELS = {"vit": "hf_vit", "dinov2": "hf_dinov2", "dinov2_with_registers": "hf_dinov2_with_registers"}
@@ -53,6 +54,9 @@ def beside(facts: Mapping[str, Any], channels: int) -> tuple[dict[str, Known], s
         if "model_type" in config:
             layout = _HF_MODELS.get(str(config["model_type"]), "")
             found["config.json"] = _hugging_face(config, facts.get("preprocessor_config"))
+        elif isinstance(config.get(SECTION), Mapping):
+            layout = "timm"
+            found["config.json"] = known_export(config[SECTION])
         elif "architecture" in config:
             layout = "timm"
             found["config.json"] = _timm(config)

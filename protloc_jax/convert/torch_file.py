@@ -44,7 +44,8 @@ def _read_zip(path: Path) -> WeightFile:
     program = archive.pickle()
     storages: dict[str, Storage] = {}
     machine = _machine(len(program), storages)
-    flat = _followed(path, machine, lambda: flatten(machine.run(Window(program)), size=len(program)))
+    value = _followed(path, machine, lambda: machine.run(Window(program)))
+    flat = _followed(path, machine, lambda: flatten(value, size=len(program)))
     problems = []
     for key, storage in storages.items():
         block = archive.blocks.get(key)
@@ -66,7 +67,9 @@ def _read_legacy(path: Path) -> WeightFile:
         source = Window(data)
         storages: dict[str, Storage] = {}
         machine = _machine(len(data), storages)
-        first = _followed(path, machine, lambda: machine.run(source))
+        first = _followed(
+            path, machine, lambda: machine.run(source), what="is no checkpoint of torch.save, or a damaged one"
+        )
         if first != _MAGIC:
             raise WeightsRefused(f"{path} is a Python pickle, but none that torch.save has written. {ISOLATED}.")
         protocol, system = _followed(path, machine, lambda: (machine.run(source), machine.run(source)))
@@ -75,7 +78,9 @@ def _read_legacy(path: Path) -> WeightFile:
         if system["little_endian"] is not True:
             raise WeightsRefused(f"{path} was written on a big-endian machine; save it anew on a little-endian one.")
         start = source.tell()
-        flat = _followed(path, machine, lambda: flatten(machine.run(source), size=source.tell() - start))
+        value = _followed(path, machine, lambda: machine.run(source))
+        size = source.tell() - start
+        flat = _followed(path, machine, lambda: flatten(value, size=size))
         keys = _followed(path, machine, lambda: machine.run(source))
         if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
             raise WeightsRefused(f"{path} has no list of its storages.")
@@ -114,28 +119,31 @@ def _machine(size: int, storages: dict[str, Storage]) -> PickleMachine:
     return PickleMachine(torch_names() | plain_names(Allowance(4 * size + 1_000_000)), stored)
 
 
-def _followed(path: Path, machine: PickleMachine, follow: Callable[[], T]) -> T:
+def _followed(path: Path, machine: PickleMachine, follow: Callable[[], T], *, what: str = "cannot be followed") -> T:
     """What `follow` gives; refused where the machine met names without a meaning, or instructions without sense."""
     try:
         value = follow()
     except Malformed as error:
-        names = f"; it also names {listed(list(machine.unknown))}" if machine.unknown else ""
-        raise WeightsRefused(f"{path} cannot be followed: {error}{names}. {ISOLATED}.") from error
+        names = f"; it also names {listed(list(machine.unknown), 100)}" if machine.unknown else ""
+        raise WeightsRefused(f"{path} {what}: {error}{names}. {ISOLATED}.") from error
     if machine.unknown:
+        module = any(name.startswith("torch.nn.modules.") for name in machine.unknown)
+        hint = "It holds a whole module (torch.save(model)) and not its state_dict(). " if module else ""
         raise WeightsRefused(
-            f"{path} names what is neither tensor nor plain data: {listed(list(machine.unknown), 100)}. {ISOLATED}."
+            f"{path} names what is neither tensor nor plain data: {listed(list(machine.unknown), 100)}. "
+            f"{hint}{ISOLATED}."
         )
     return value
 
 
 def _weight_file(path: Path, flat: Flat, blocks: Mapping[str, Block]) -> WeightFile:
-    tensors = {name: _stored(leaf, blocks) for name, leaf in flat.tensors.items()}
+    tensors = {name: _stored(path, leaf, blocks) for name, leaf in flat.tensors.items()}
     return WeightFile(path, "torch", tensors, flat.facts, (path,))
 
 
-def _stored(leaf: Leaf, blocks: Mapping[str, Block]) -> Stored:
+def _stored(path: Path, leaf: Leaf, blocks: Mapping[str, Block]) -> Stored:
     if isinstance(leaf, NumpyArray):
-        return Stored(leaf.shape, leaf.dtype.newbyteorder("="), leaf.array)
+        return Stored(leaf.shape, leaf.dtype.newbyteorder("="), _array_reader(path, leaf))
     return Stored(leaf.shape, leaf.dtype, _reader(leaf, blocks[leaf.storage.key]))
 
 
@@ -143,5 +151,15 @@ def _reader(view: TensorView, block: Block) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         begin = view.storage.start + view.offset * view.dtype.itemsize
         return block.view(view.dtype, begin=begin, shape=view.shape, stride=view.stride)
+
+    return read
+
+
+def _array_reader(path: Path, leaf: NumpyArray) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        try:
+            return leaf.array()
+        except ValueError as error:
+            raise WeightsRefused(f"{path}: the bytes of a NumPy array are damaged ({error}).") from error
 
     return read

@@ -181,6 +181,14 @@ def _from_type(function: Any, cls: Any, arguments: Any, state: Any) -> TensorVie
     return replace(tensor, attributes=state or None)
 
 
+def _device_tensor(data: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
+    """A tensor of an accelerator that torch moves to the host before saving it (XLA): a tensor or a NumPy array."""
+    del device, requires_grad
+    if not isinstance(dtype, TorchType) or getattr(data, "dtype", None) != dtype.dtype:
+        raise Malformed("a tensor of an accelerator that is stored in another dtype than its own")
+    return data
+
+
 def _device(kind: Any, index: Any = None) -> str:
     if not isinstance(kind, str) or not (index is None or _is_count(index)):
         raise Malformed("a device that is no name and number")
@@ -207,6 +215,9 @@ def torch_names() -> dict[str, Any]:
         "torch._utils._rebuild_parameter": _parameter,
         "torch._utils._rebuild_parameter_with_state": _parameter,
         "torch._tensor._rebuild_from_type_v2": _from_type,
+        "torch._utils._rebuild_device_tensor_from_cpu_tensor": _device_tensor,
+        "torch._utils._rebuild_device_tensor_from_numpy": _device_tensor,
+        "torch._utils._rebuild_xla_tensor": _device_tensor,
         "torch.Size": _size,
         "torch.device": _device,
         "torch.Tensor": _no_call,

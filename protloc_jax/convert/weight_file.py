@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 from protloc_jax.config import nearest
 from protloc_jax.convert.content import SUFFIXES, WORDS, kind_of
@@ -34,25 +36,27 @@ def open_weights(path: str | Path) -> WeightFile:
     path: a file (.safetensors, .pth .pt .bin .ckpt .pth.tar, .npz), an index of shards (*.index.json), a folder as
     transformers writes it, or "hf://organisation/name" with an optional "@revision". Files of another or no suffix are
     told by their content. A config.json beside the file becomes facts["config"], a preprocessor_config.json
-    facts["preprocessor_config"]; what a checkpoint itself has under these names moves to "config in the file".
+    facts["preprocessor_config"]; of the hub, facts["hub"] has id, revision and commit. What a checkpoint
+    itself has under such a name moves to "config in the file".
 
     Raises WeightsRefused for whatever is missing, damaged, unsafe or not what its name says. No file runs code here: of
     a pickle only what torch.save writes for tensors and plain data is understood, by a reader of this package.
     """
-    if str(path).startswith(SCHEME):
-        folder, facts = fetch(str(path), IN_A_FOLDER)
-        opened = _open(folder)
-        return dataclasses.replace(opened, facts={**opened.facts, "hub": facts})
-    return _open(Path(path))
+    # A Path made of an address has lost one of its two slashes.
+    address = re.sub(r"^hf:/+", SCHEME, str(path))
+    if address.startswith(SCHEME):
+        folder, facts = fetch(address, IN_A_FOLDER)
+        return _open(folder, {"hub": facts})
+    return _open(Path(path), {})
 
 
-def _open(path: Path) -> WeightFile:
+def _open(path: Path, known: dict[str, Any]) -> WeightFile:
     try:
         if not path.exists():
             raise WeightsRefused(_missing(path))
         file = _in_folder(path) if path.is_dir() else path
         opened = _open_file(file)
-        beside = {key: read_json(file.parent / name) for name, key in _BESIDE.items() if _is_beside(file, name)}
+        beside = known | {key: read_json(file.parent / name) for name, key in _BESIDE.items() if _is_beside(file, name)}
     except OSError as error:
         raise WeightsRefused(f"{path} cannot be read: {error.strerror or error}.") from error
     facts = {f"{key} in the file" if key in beside else key: value for key, value in opened.facts.items()}
@@ -115,5 +119,6 @@ def _missing(path: Path) -> str:
     parent = path.parent
     names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
     where = "" if parent.is_dir() else f" The folder {parent} does not exist either."
-    hub = f" Weights on the Hugging Face hub are written {SCHEME}{path}." if len(path.parts) == 2 and not where else ""
+    is_name = len(path.parts) == 2 and not path.is_absolute() and path.suffix.lower() not in SUFFIXES
+    hub = f" Weights on the Hugging Face hub are written {SCHEME}{path.as_posix()}." if is_name else ""
     return f"{path} does not exist.{nearest(path.name, names)}{where}{hub}"

@@ -14,10 +14,12 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.convert.content import SUFFIXES
 from protloc_jax.convert.convert import convert
+from protloc_jax.convert.converted import Converted
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.initial import began_with
 from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
@@ -64,8 +66,21 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> Encoder:
-    """The encoder that the run at `path` began with: same architecture and seed, no training. The baseline to beat."""
+    """The encoder that the run at `path` began with: same architecture and seed, no training. The baseline to beat.
+
+    A run that began with weights began with theirs, read again from where they were: WeightsChanged where they are gone
+    or changed. A `seed` always asks for fresh parameters.
+    """
     _, meta = load_weights(path, "teacher")
+    if meta.get("init") and seed is None:
+        began = began_with(meta["init"])
+        facts = {
+            "weights": f"initial, {began.directory}",
+            "weights_sha256": began.meta["weights_sha256"],
+            "which": "initial",
+            "examples_seen": 0,
+        }
+        return _encoder(began.items[meta["init"]["which"]]["backbone"], meta, size, facts)
     experiment = from_mapping(Experiment, meta["config"])
     seed = experiment.run.seed if seed is None else seed
     state = init_state(experiment, ChannelSet(meta["channels"]), jax.random.key(seed))
@@ -78,7 +93,11 @@ def _foreign(path: str | Path, which: str, size: int, options: Mapping[str, Any]
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
-    converted = convert(path, which=wanted[which], **options)
+    return encoder_of(convert(path, which=wanted[which], **options), path, which=which, size=size)
+
+
+def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher", size: int = 0) -> Encoder:
+    """The encoder of weights that `convert` has just read from `path`."""
     tree = converted.trees[which]
     return Encoder(
         config=converted.config,

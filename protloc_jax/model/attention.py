@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,12 +22,15 @@ class Attention(nn.Module):
     qkv_bias: bool = True
     dtype: Dtype | None = None
     kernels: str = "trunc_normal"
+    implementation: Literal["xla", "cudnn"] = "xla"
 
     def setup(self) -> None:
         self.qkv = Linear(3 * self.dim, self.dtype, self.qkv_bias, self.kernels)
         self.proj = Linear(self.dim, self.dtype, kernels=self.kernels)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.implementation == "cudnn":
+            return self.proj(self._fused(x))
         query, key, value = self._split(x)
         mixed = self._softmax(query, key).astype(value.dtype) @ value
         return self.proj(jnp.swapaxes(mixed, -3, -2).reshape(x.shape))
@@ -34,6 +39,28 @@ class Attention(nn.Module):
         """Attention weights [..., heads, T, T] of tokens [..., T, D]; rows (queries) sum to 1."""
         query, key, _ = self._split(x)
         return self._softmax(query, key)
+
+    def _fused(self, x: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn") -> jax.Array:
+        """Mixed values [..., T, D] by a kernel that never writes the attention weights to memory.
+
+        cuDNN's gradient wants an even number of tokens: an odd one gets a token more, which the lengths hide.
+        """
+        tokens = x.shape[-2]
+        fused = self.qkv(x).reshape(-1, tokens, 3, self.heads, self.dim // self.heads)
+        lengths = None
+        if tokens % 2:
+            fused = jnp.pad(fused, ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
+            lengths = jnp.full(fused.shape[:1], tokens, jnp.int32)
+        query, key, value = (fused[:, :, i] for i in range(3))
+        mixed = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            query_seq_lengths=lengths,
+            key_value_seq_lengths=lengths,
+            implementation=implementation,
+        )
+        return mixed[:, :tokens].reshape(x.shape)
 
     def _split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values, each [..., heads, T, dim / heads]; one transposition serves all three."""

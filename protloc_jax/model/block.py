@@ -42,7 +42,7 @@ class Block(nn.Module):
         config, dtype = self.config, compute_dtype(self.config.dtype)
         dim, _, heads, hidden = config.shape
         self.norm1 = LayerNorm(config.norm_eps, dtype)
-        self.attn = Attention(dim, heads, config.qkv_bias, dtype, config.init)
+        self.attn = Attention(dim, heads, config.qkv_bias, dtype, config.init, config.attention)
         self.norm2 = LayerNorm(config.norm_eps, dtype)
         self.mlp = Mlp(dim, hidden, dtype, config.init, config.mlp)
         if config.layerscale:

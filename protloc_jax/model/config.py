@@ -64,6 +64,9 @@ class VitConfig:
         "trunc_normal", "initial linear maps: normal 0.02, as published; or 1/sqrt(inputs), better for small widths"
     )
     dtype: Literal["float32", "bfloat16"] = opt("float32", "arithmetic of matmuls; norms and softmax stay >= float32")
+    attention: Literal["xla", "cudnn"] = opt(
+        "xla", "xla: anywhere; cudnn: NVIDIA's fused kernel, bfloat16 on NVIDIA GPUs only, less memory traffic"
+    )
     scan: bool = opt(True, "loop over blocks in the compiled program (small, fast to compile) instead of unrolling")
     remat: Literal["none", "block", "selective"] = opt(
         "none", "recompute in the backward pass to save memory: whole blocks, or all but the costly products of each"
@@ -84,6 +87,8 @@ class VitConfig:
                 problems.append(f"size='custom' needs {', '.join(missing)}.")
         if not 0.0 <= self.drop_path < 1.0:
             problems.append(f"drop_path={self.drop_path}: must be in [0, 1).")
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            problems.append(f"attention='cudnn' needs dtype='bfloat16', this is '{self.dtype}'.")
         if self.norm_eps <= 0:
             problems.append(f"norm_eps={self.norm_eps}: must be above 0.")
         if self.position_prefix == "all" and not self.registers and not self.class_token:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,8 @@ from protloc_jax.devices import AXES, leaf_path, params_sharding
 from protloc_jax.model.flops import Crops, activation_bytes, count_parameters, dino_step_flops
 from protloc_jax.telemetry.clock import PEAK_TFLOPS
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.initial import refuse_misfits
+from protloc_jax.train.initial_model import beginning
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import init_state
 
@@ -123,6 +125,21 @@ def plan(
         hours={chip: images * flops / (peak * 1e12 * mfu * devices) / 3600 for chip, peak in _peaks()},
         peak_lr=optim.peak_lr,
     )
+
+
+def plan_beginning(
+    experiment: Experiment, channels: ChannelSet, *, given: Collection[str] = ()
+) -> tuple[Experiment, tuple[str, ...]]:
+    """The experiment with the model of its initial weights, and what to tell about them; reads and compares them.
+
+    Raises ValueError naming everything in which model, head or channels are not theirs.
+    """
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
+    begins = beginning(experiment, channels, given=given)
+    if begins.initial is not None:
+        state = jax.eval_shape(lambda: init_state(begins.experiment, channels, jax.random.key(0)))
+        refuse_misfits(begins.initial, state, channels)
+    return begins.experiment, begins.words
 
 
 def _peaks() -> list[tuple[str, float]]:

@@ -86,6 +86,35 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """What a run begins with: fresh parameters, or the weights of a run of ours or of a converted checkpoint.
+
+    A new head on a pretrained backbone starts from noise, and its first gradients can destroy the features: freeze the
+    backbone until the head has settled (an epoch, as DINO leaves its last layer alone in the first), and let the
+    learning rate still be rising then (optim.warmup_epochs longer than freeze_backbone_epochs).
+    """
+
+    weights: str = opt("", "run directory or checkpoint to begin with, converted ones too; empty = from scratch")
+    which: Literal["teacher", "params"] = opt(
+        "teacher", "whose backbone both networks begin with: the teacher's, or params = the student's"
+    )
+    head: Literal["new", "original"] = opt("new", "a fresh head, or the head and centre that the weights come with")
+    freeze_backbone_epochs: float = opt(
+        0.0,
+        "first epochs in which only the head is trained; give a new head on a pretrained backbone one, or its first "
+        "gradients can destroy the features",
+    )
+
+    def __post_init__(self) -> None:
+        check_literals(self)
+        problems = _below(self, 0, ("freeze_backbone_epochs",))
+        if not self.weights:
+            changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+            problems += [f"{f.name}={getattr(self, f.name)}: means nothing without weights." for f in changed]
+        _refuse(problems)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Where a run writes, on what it runs, how often it looks at itself. None of these keys changes an update."""
 
@@ -114,12 +143,13 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One pretraining run: data, views, model, method, optimiser, run."""
+    """One pretraining run: data, views, model, what it begins with, method, optimiser, run."""
 
     name: str = opt("experiment", "name shown in logs and reports")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     model: VitConfig = dataclasses.field(default_factory=VitConfig)
+    init: InitConfig = dataclasses.field(default_factory=InitConfig)
     method: DinoConfig = dataclasses.field(default_factory=DinoConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)

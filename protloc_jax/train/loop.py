@@ -11,6 +11,7 @@ import enum
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +29,9 @@ from protloc_jax.telemetry.console import Console, make_console
 from protloc_jax.telemetry.writers import Tracker, Writers, make_writers
 from protloc_jax.train.bad_steps import BAD_STEPS, Describe, write_bad_step
 from protloc_jax.train.checkpoint import Checkpointer, StorageFailed
-from protloc_jax.train.checkpoint_files import CHECKPOINTS
+from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
@@ -69,6 +71,7 @@ def fit(
     loader_factory: LoaderFactory,
     data: DataFacts,
     *,
+    initial: Begin = None,
     evaluate: Evaluate | None = None,
     step: StepFunction | None = None,
     describe: Describe | None = None,
@@ -81,6 +84,8 @@ def fit(
     """Train to the end of the schedule, or until a signal, from wherever the run directory `run.out` stands.
 
     loader_factory  batches of NumPy from an example number on: this process's slices, endless
+    initial         weights that a run begins with (or what makes them, called only then) in place of those that
+                    `init.weights` names; a run that goes on never reads them
     evaluate        called every `run.eval_every` steps, before the first and after the last, by all processes
     step            in place of `make_step(experiment, ...)` (tests, instruments)
     describe        what the data know about an example number, for the records of bad steps
@@ -88,7 +93,7 @@ def fit(
     force_resume    go on although settings changed
 
     Raises ValueError for what does not fit (batch and devices, changed settings, an unwritable or occupied directory,
-    checkpoints of another model), always before the first step.
+    checkpoints or initial weights of another model), always before the first step.
     """
     run, out = experiment.run, Path(experiment.run.out)
     first = jax.process_index() == 0
@@ -99,22 +104,34 @@ def fit(
     schedules = Schedules(experiment, data.examples // experiment.optim.batch)
     take_step: StepFunction = make_step(experiment, data.channels, schedules, mesh) if step is None else step
     held = state_sharding(experiment, data.channels, mesh)
-    key = jax.random.key(run.seed)
-    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, key))
+    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, jax.random.key(run.seed)))
     about = describe_run(experiment, data)
+    begin = partial(begin_with, initial, experiment.init, shapes, data.channels, warn=console.warn)
+    # Read before anything is written or compiled; not at all by a run that goes on.
+    begins = None if steps_in(out / CHECKPOINTS) else begin()
 
     with Preemption(mesh) as preemption, hold_directory(out, say=console.line):
         checkpoints = Checkpointer(
             out / CHECKPOINTS, keep_last=run.keep_last, keep_best=run.keep_best if evaluate else 0, warn=console.warn
         )
-        check = None if force_resume else lambda meta: refuse_changes(meta, about, where=str(out))
-        restored = checkpoints.restore(pack(with_shardings(shapes, held)), check=check)
+
+        def check(meta: Mapping[str, Any]) -> None:
+            refuse_changes(meta, about, where=str(out))
+            if meta.get("init") and (note := compare_source(meta["init"])):
+                console.line(note)
+
+        target = pack(with_shardings(shapes, held))
+        restored = checkpoints.restore(target, check=None if force_resume else check)
         if restored is None:
-            state = jax.jit(lambda: init_state(experiment, data.channels, key), out_shardings=held)()
+            begins = begins or begin()
+            state = first_state(experiment, data.channels, held, begins)
             begun, seconds = 0, 0.0
+            about |= {"init": begins.record} if begins is not None else {}
         else:
             state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
+            about |= {"init": restored.meta["init"]} if "init" in restored.meta else {}
             console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
+        del begins  # copies on the host, not needed any more
         if first:
             _write_whole(out / CONFIG_FILE, to_json(experiment))
         loop = _Loop(
@@ -326,7 +343,8 @@ class _Loop:
     def _judge(self, values: Mapping[str, float]) -> dict[str, str]:
         if not self.out_dim or not all(name in values for name in JUDGED):
             return {}
-        warmup = max(self.schedules.warmup, self.schedules.frozen_steps)
+        frozen = max(self.schedules.frozen_steps, self.schedules.frozen_backbone_steps)
+        warmup = max(self.schedules.warmup, frozen)
         verdict = judge(values, out_dim=self.out_dim, step=self.done, warmup=warmup)
         if verdict.state != self.verdict and (verdict.alarm or self.verdict):
             tell = self.console.warn if verdict.alarm else self.console.line

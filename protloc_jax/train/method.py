@@ -19,8 +19,9 @@ from protloc_jax.views.config import ViewsConfig
 
 Tree = Any
 Scalars = Mapping[str, jax.Array]
-# main: updated at every step; last: left alone while the head's last layer is frozen; fixed: never updated.
-Group = Literal["main", "last", "fixed"]
+# main: updated at every step; last: left alone while the head's last layer is frozen; fixed: never updated; backbone:
+# what is main otherwise, in a run that begins with a frozen backbone (given by the step, never by a method).
+Group = Literal["main", "last", "fixed", "backbone"]
 
 # Purposes of random draws: the second address, after the example. Views and methods fold further numbers into theirs.
 VIEWS, DROP_PATH, METHOD = 0, 1, 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,10 +46,14 @@ class Leaf(NamedTuple):
     lr_scale: tuple[float, ...]  # one factor, or one a layer; () = 1
 
 
-def init_optimizer(params: Tree) -> OptState:
-    """Zero moments and counts for `params`; every leaf an array of its own."""
+def init_optimizer(params: Tree, *, freezes_backbone: bool = False) -> OptState:
+    """Zero moments and counts for `params`; every leaf an array of its own.
+
+    freezes_backbone: the backbone sits out the first updates and counts its own.
+    """
     zeros = lambda p: jnp.zeros(p.shape, p.dtype)  # noqa: E731
-    count = {"main": jnp.zeros((), jnp.int32), "last": jnp.zeros((), jnp.int32)}
+    groups = ("main", "last", "backbone") if freezes_backbone else ("main", "last")
+    count = {name: jnp.zeros((), jnp.int32) for name in groups}
     return OptState(jax.tree.map(zeros, params), jax.tree.map(zeros, params), count)
 
 
@@ -64,6 +69,16 @@ def plan_updates(params: Tree, group: Callable[[str], Group], config: OptimConfi
         )
 
     return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def with_own_backbone(group: Callable[[str], Group]) -> Callable[[str], Group]:
+    """A method's groups with the backbone's main parameters as one of their own, to be frozen together."""
+
+    def own(path: str) -> Group:
+        found = group(path)
+        return "backbone" if found == "main" and path.startswith("backbone/") else found
+
+    return own
 
 
 def is_decayed(path: str) -> bool:
@@ -112,13 +127,17 @@ def apply_updates(
     freeze_last: jax.Array,
     good: jax.Array,
     config: OptimConfig,
+    freeze_backbone: jax.Array | None = None,
 ) -> tuple[Tree, OptState]:
     """One AdamW update (Loshchilov & Hutter 2019, PyTorch's form) of every parameter that takes part.
 
     `factors` multiply the gradients (clipping). While `freeze_last` (bool scalar) holds, the "last" group's gradients
-    count as absent: parameters, moments and count stay. Nothing at all changes unless `good` (bool scalar).
+    count as absent: parameters, moments and count stay; `freeze_backbone` does the same to the "backbone" group, which
+    only states of `init_optimizer(..., freezes_backbone=True)` have. Nothing changes unless `good` (bool scalar).
     """
     active = {"main": good, "last": good & ~freeze_last}
+    if freeze_backbone is not None:
+        active["backbone"] = good & ~freeze_backbone
     count = {name: state.updates[name] + active[name].astype(jnp.int32) for name in active}
     corrections = {name: _corrections(jnp.maximum(count[name], 1), config) for name in active}
 
@@ -144,16 +163,29 @@ def apply_updates(
 
 
 def moving_average(
-    teacher: Tree, params: Tree, ema: Mapping[str, str], *, momentum: jax.Array, good: jax.Array
+    teacher: Tree,
+    params: Tree,
+    ema: Mapping[str, str],
+    *,
+    momentum: jax.Array,
+    good: jax.Array,
+    freeze_backbone: jax.Array | None = None,
 ) -> Tree:
-    """The teacher after a step: momentum * teacher + (1 - momentum) * student, fixed parameters included."""
+    """The teacher after a step: momentum * teacher + (1 - momentum) * student, fixed parameters included.
 
-    def average(t: jax.Array, p: jax.Array) -> jax.Array:
+    While `freeze_backbone` holds, the follower of the student's backbone stays as it is: the two are equal then, and
+    their mean is, but for rounding.
+    """
+
+    def average(on: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
         wide = jnp.promote_types(t.dtype, jnp.float32)
         m = momentum.astype(wide)
-        return jnp.where(good, (m * t + (1 - m) * p).astype(t.dtype), t)
+        return jnp.where(on, (m * t + (1 - m) * p).astype(t.dtype), t)
 
-    followed = {name: jax.tree.map(average, teacher[name], params[source]) for name, source in ema.items()}
+    followed = {}
+    for name, source in ema.items():
+        on = good & ~freeze_backbone if source == "backbone" and freeze_backbone is not None else good
+        followed[name] = jax.tree.map(partial(average, on), teacher[name], params[source])
     return {**teacher, **followed}
 
 

@@ -23,6 +23,7 @@ from protloc_jax.train.checkpoint import CheckpointDamaged, place_items
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, listed, read_meta, steps_in
 from protloc_jax.train.digest import named_leaves
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.initial import began_with, first_state, initial_of
 from protloc_jax.train.loop import LoaderFactory
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import METHODS
@@ -78,9 +79,8 @@ def replay(
     from_step, meta = _nearest_checkpoint(run, record["step"])
     refuse_changes(meta, describe_run(experiment, data), where=str(run))
     if from_step is None:
-        key = jax.random.key(experiment.run.seed)
-        held = state_sharding(experiment, data.channels, mesh)
-        state = jax.jit(lambda: init_state(experiment, data.channels, key), out_shardings=held)()
+        begins = initial_of(experiment.init, began_with(meta["init"])) if meta.get("init") else None
+        state = first_state(experiment, data.channels, state_sharding(experiment, data.channels, mesh), begins)
     else:
         state = unpack(place_items(run / CHECKPOINTS / str(from_step), meta, target))
     before = record["step"] - 1

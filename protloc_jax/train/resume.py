@@ -22,7 +22,7 @@ COUNTERS = ("step", "examples", "bad_steps", "key")
 # Keys that may change between the parts of one run: they say where and how it is computed, not what (which split of
 # which records is compared by digest).
 FREE = re.compile(
-    r"name|run\.(?!seed$).*|model\.(scan|remat)|optim\.accumulation|views\.rows"
+    r"name|run\.(?!seed$).*|model\.(scan|remat|attention)|optim\.accumulation|views\.rows"
     r"|data\.(records|split_file|split_name|tolerant|max_bad|verify|threads|workers|prefetch)"
 )
 

@@ -17,13 +17,14 @@ class Schedules:
     """Schedules of a run: a pure function of the step giving named scalars.
 
     Common to all methods: `lr` (linear warm-up, cosine), `weight_decay` (cosine), `freeze_last_layer` (bool). The
-    method adds its own; DINO's are `momentum` (cosine), `teacher_temp` (by epoch), `student_temp`.
+    method adds its own; DINO's are `momentum` (cosine), `teacher_temp` (by epoch), `student_temp`. A run that begins
+    with a frozen backbone has `freeze_backbone` (bool) too.
     """
 
     def __init__(self, experiment: Experiment, steps_per_epoch: int) -> None:
         """`steps_per_epoch`: optimiser steps in one pass over the training split, the partial batch dropped.
 
-        Raises ValueError when the run is shorter than its learning-rate warm-up.
+        Raises ValueError when the run is shorter than its learning-rate warm-up or the time of its frozen backbone.
         """
         optim = experiment.optim
         if steps_per_epoch < 1:
@@ -38,11 +39,20 @@ class Schedules:
         self.horizon = Horizon(steps_per_epoch, total)
         self.warmup = warmup
         self.frozen_steps = round(optim.freeze_last_layer_epochs * steps_per_epoch)
+        frozen_epochs = experiment.init.freeze_backbone_epochs
+        self.frozen_backbone_steps = round(frozen_epochs * steps_per_epoch)
+        if self.frozen_backbone_steps >= total:
+            raise ValueError(
+                f"init.freeze_backbone_epochs={frozen_epochs:g} is {self.frozen_backbone_steps} steps of "
+                f"{steps_per_epoch} an epoch, but the run has only {total}: its backbone would never be trained."
+            )
         self.curves: dict[str, Curve] = {
             "lr": warmup_cosine(optim.peak_lr, optim.min_lr, warmup, total),
             "weight_decay": cosine(optim.weight_decay, optim.weight_decay_end, total),
             "freeze_last_layer": self._freeze,
         }
+        if frozen_epochs:
+            self.curves["freeze_backbone"] = lambda step: jnp.asarray(step) < self.frozen_backbone_steps
         method: Any = METHODS[experiment.method.name]
         self.curves |= method.schedules(experiment, self.horizon)
 

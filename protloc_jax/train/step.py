@@ -20,7 +20,14 @@ from protloc_jax.devices import AXES, batch_sharding, check_divides, params_shar
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import VIEWS, LossOutput, Method, Tree
 from protloc_jax.train.methods import METHODS
-from protloc_jax.train.optimizer import apply_updates, clip_factors, moving_average, plan_updates, square_norms
+from protloc_jax.train.optimizer import (
+    apply_updates,
+    clip_factors,
+    moving_average,
+    plan_updates,
+    square_norms,
+    with_own_backbone,
+)
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, add_examples, init_state
 from protloc_jax.views.multicrop import make_views
@@ -100,6 +107,7 @@ def step_function(
     `batch.image` can be any tree of arrays that lead with the example axis.
     """
     optim = experiment.optim
+    group = with_own_backbone(method.group) if experiment.init.freeze_backbone_epochs else method.group
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         size = batch.example.shape[0]
@@ -117,7 +125,8 @@ def step_function(
             return output.loss, output
 
         grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
-        plan = plan_updates(params, method.group, optim)
+        plan = plan_updates(params, group, optim)
+        freeze_backbone = scalars.get("freeze_backbone")
         squares = square_norms(grads, plan)
         buffers = method.update_buffers(state.buffers, output, scalars)
         total_square = sum(s.sum() for s in jax.tree.leaves(squares))
@@ -135,10 +144,18 @@ def step_function(
             freeze_last=scalars["freeze_last_layer"],
             good=good,
             config=optim,
+            freeze_backbone=freeze_backbone,
         )
         new_teacher = state.teacher
         if method.ema:
-            new_teacher = moving_average(state.teacher, new_params, method.ema, momentum=scalars["momentum"], good=good)
+            new_teacher = moving_average(
+                state.teacher,
+                new_params,
+                method.ema,
+                momentum=scalars["momentum"],
+                good=good,
+                freeze_backbone=freeze_backbone,
+            )
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), buffers, state.buffers)
         bad_steps = jnp.where(good, 0, state.bad_steps + 1).astype(jnp.int32)
         new_state = TrainState(

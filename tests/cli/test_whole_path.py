@@ -68,6 +68,23 @@ def test_a_killed_embedding_goes_on_and_ends_with_the_same_bytes(made, monkeypat
     np.testing.assert_array_equal(read(again).x, read(made / "trained.h5ad").x)
 
 
+def test_channel_plans(made):
+    """`--plan`: one pass a channel, its features beside the others'."""
+    from protloc_jax.eval.load import load
+
+    encoder = load(made / "run")
+    with records_file.open(made / "records") as records:
+        images = np.stack([records[i] for i in range(4)])
+    for plan, slots in (("replicate", images[..., [0, 0]]), ("per-channel", images * np.array([1, 0], images.dtype))):
+        out = made / f"{plan}.h5ad"
+        words = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", str(out)]
+        assert main([*words, "--plan", plan, "--batch", "16"]) == 0
+        table = read(out)
+        assert table.x.shape[1] == 2 * encoder.dim
+        assert plan.split("-")[0] in table.uns["channel_plan"].replace(" ", "-")
+        np.testing.assert_allclose(table.x[:4, : encoder.dim], encoder.encode(slots).cls, atol=1e-5)
+
+
 EMBED = """
 import os, signal, sys
 from protloc_jax.cli.main import main
@@ -146,6 +163,59 @@ def test_scores_and_page(made, capsys):
     assert not re.search(r"<script|https?://", text)
 
 
+def test_a_run_that_begins_with_anothers_weights(made, tmp_path, capsys):
+    """The config says nothing of the model; the plan, the training and `--untrained` all take it from the weights."""
+    bare = json.loads((made / "run" / "config.json").read_text())
+    bare["model"] = {"remat": "block"}
+    config = tmp_path / "bare.json"
+    config.write_text(json.dumps(bare))
+    words = ["--config", str(config), f"init.weights={made / 'run'}", f"run.out={tmp_path / 'run'}"]
+    words += [
+        "optim.steps=4",
+        "optim.warmup_epochs=0",
+        "init.freeze_backbone_epochs=0.01",
+        "run.compilation_cache=none",
+    ]
+    assert main(["dry-run", *words]) == 0
+    assert f"initial weights {made / 'run'}: teacher of step 8" in capsys.readouterr().out
+    assert main(["pretrain", *words, "model.patch=16"]) == 2
+    assert "model.patch: 16 asked for, 8 in the weights" in capsys.readouterr().err
+    assert main(["pretrain", *words, "data.channels=protein,nucleus"]) == 2
+    assert "the data have protein, nucleus" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["pretrain", *words]) == 0
+    assert f"initial        {made / 'run'}: teacher of step 8" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert (saved["dim"], saved["patch"], saved["remat"]) == (32, 8, "block")
+    embed = ["embed", "--weights", str(tmp_path / "run"), "--untrained", "--records", str(made / "records")]
+    assert main([*embed, "--batch", "16", "--out", str(tmp_path / "began.h5ad")]) == 0
+    np.testing.assert_array_equal(read(tmp_path / "began.h5ad").x, read(made / "trained.h5ad").x)
+    assert main(["pretrain", *words]) == 0
+    assert "goes on; begun with" in capsys.readouterr().out
+
+
+def test_export_tells_what_the_checkpoint_and_the_scores_record(made, capsys):
+    """Weights for other programs, with a card that holds channels, training data, scores, and says synthetic."""
+    scores, out = made / "exported.json", made / "exported"
+    table = str(made / "trained.h5ad")
+    quick = ["--set", "resamples=100", "--set", "l2=0.01", "--set", "evaluators=knn"]
+    assert main(["evaluate", table, "--out", str(scores), *quick]) == 0
+    export = ["export", str(made / "run"), "--out", str(out), "--format", "safetensors,stablehlo"]
+    assert main([*export, "--metrics", str(scores), "--input-size", "64,64", "--licence", "mit"]) == 0
+    said = capsys.readouterr().out
+    assert "checked   encoder.jaxexport" in said
+    record = json.loads((out / "encoder.json").read_text())
+    with records_file.open(made / "records") as records:
+        assert record["data"]["digest"] == records.info.digest
+        assert [c["name"] for c in record["channels"]] == list(records.info.channel_set.names)
+    card = (out / "README.md").read_text()
+    estimate = json.loads(scores.read_text())["systems"]["trained"]["knn"]["macro_f1"]["estimate"]
+    assert f"| trained | k-NN | {estimate:.3f} |" in card
+    assert "Trained on synthetic images" in card
+    assert main([*export]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
 def test_clear_refusals(made, capsys):
     scores = made / "scores.json"
     scores.write_text("{}")
@@ -171,7 +241,7 @@ def test_clear_refusals(made, capsys):
     assert not list(Path().glob("x.*")), "a refused command leaves nothing behind"
 
 
-@pytest.mark.parametrize("command", ["data", "pretrain", "embed", "evaluate", "report", "demo", "dry-run"])
+@pytest.mark.parametrize("command", ["data", "pretrain", "embed", "export", "evaluate", "report", "demo", "dry-run"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

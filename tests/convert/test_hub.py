@@ -85,7 +85,7 @@ def test_only_json_and_one_set_of_weights_is_fetched(hub):
         "config": {"model_type": "dinov2"},
         "hub": {"id": "facebook/dinov2-small", "revision": "main", "commit": COMMIT},
     }
-    open_weights("hf://facebook/dinov2-small@refs/pr/3")
+    open_weights(Path("hf://facebook/dinov2-small@refs/pr/3"))
     assert hub.asked == [("facebook/dinov2-small", None, False), ("facebook/dinov2-small", "refs/pr/3", False)]
 
 

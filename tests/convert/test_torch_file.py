@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import pickle
 import random
 import types
 import zipfile
@@ -103,10 +104,68 @@ def test_numpy_values_in_a_checkpoint_are_read_without_numpy_unpickling_them(tmp
     file = open_weights(form.write(tmp_path / "a.pth", value, {}))
     assert_same(file, {"mean": array.astype(np.int16)})
     assert file.facts == {"best": 0.25}
+    little = form.Call(
+        "numpy._core.numeric._frombuffer", (array.astype("<i2").tobytes().decode("latin-1"), dtype("i2"), (2, 3), "C")
+    )
+    rest = ("xla:0", False)
+    of_tpu = form.Call("torch._utils._rebuild_device_tensor_from_numpy", (little, form.Name("torch.int16"), *rest))
+    file = open_weights(form.write(tmp_path / "tpu.pth", {"w": of_tpu}, {}))
+    assert_same(file, {"w": array.astype(np.int16)})
+    other = form.Call("torch._utils._rebuild_device_tensor_from_numpy", (little, form.Name("torch.bfloat16"), *rest))
+    with pytest.raises(WeightsRefused, match="another dtype than its own"):
+        open_weights(form.write(tmp_path / "tpu.pth", {"w": other}, {}))
     objects = form.Call("numpy.dtype", ("O8", False, True), (3, "|", None, None, None, -1, -1, 63))
     value["mean"] = form.Call("numpy.core.multiarray._reconstruct", (), (1, (1,), objects, False, [1]))
     with pytest.raises(WeightsRefused, match="code 'O8'"):
         open_weights(form.write(tmp_path / "b.pth", value, {}))
+
+
+def test_files_of_python_2_keep_their_texts(tmp_path):
+    def text(value: bytes) -> bytes:
+        return b"U" + bytes([len(value)]) + value
+
+    data = np.arange(3, dtype=np.float32)
+    storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"7") + text(b"cpu") + b"K\x03NtQ"
+    hooks = b"ccollections\nOrderedDict\n]\x85R"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x03\x85K\x01\x85\x89" + hooks + b"tR"
+    pairs = b"ccollections\nOrderedDict\n]]" + text(b"\xe9.w") + b"a" + tensor + b"aa\x85R"
+    code = b"\x80\x02}" + text(b"net") + pairs + b"s" + text(b"kinds") + b"c__builtin__\nset\n]K\x01a\x85Rs."
+    (tmp_path / "a.t7").write_bytes(form.legacy_bytes(code, {"7": data}))
+    file = open_weights(tmp_path / "a.t7")
+    assert_same(file, {"net/é.w": data})
+    assert file.facts == {"kinds": [1]}
+
+
+def test_configurations_of_omegaconf_are_what_they_say(tmp_path):
+    def node(value) -> form.Call:
+        return form.Call("omegaconf.nodes.AnyNode", (), {"_metadata": metadata, "_parent": None, "_val": value})
+
+    metadata = form.Call("omegaconf.base.Metadata", (), {"ref_type": form.Name("typing.Any"), "key": None})
+    sizes = form.Call(
+        "omegaconf.listconfig.ListConfig", (), {"_metadata": metadata, "_content": [node(1), node("two")]}
+    )
+    config = form.Call(
+        "omegaconf.dictconfig.DictConfig",
+        (),
+        {"_metadata": metadata, "_parent": None, "_content": {"lr": node(0.5), "sizes": sizes, "none": node(None)}},
+    )
+    file = open_weights(form.write(tmp_path / "a.ckpt", {"hyper_parameters": config}, {}))
+    assert file.facts == {"hyper_parameters": {"lr": 0.5, "sizes": [1, "two"], "none": None}}
+
+
+def test_entries_of_one_name_are_refused_and_slashes_in_names_are_kept(tmp_path):
+    data = np.arange(2, dtype=np.float32)
+    whole = form.tensor("0", data, (2,), (1,))
+    file = open_weights(form.write(tmp_path / "a.pth", {"a/b": whole, "a": {"c": whole}}, {"0": data}))
+    assert_same(file, {"a/b": data, "a/c": data})
+    for value, name in (
+        ({"a/b": whole, "a": {"b": whole}}, "a/b"),
+        ({1: whole, "1": whole}, "1"),
+        ({1: 2, "1": 3}, "1"),
+    ):
+        storages = {"0": data} if value != {1: 2, "1": 3} else {}
+        with pytest.raises(WeightsRefused, match=f"two (tensors|entries) of the name '{name}'"):
+            open_weights(form.write(tmp_path / "a.pth", value, storages))
 
 
 FAULTS = {
@@ -183,6 +242,7 @@ def test_the_old_form_of_another_machine_or_with_more_behind_it_is_refused(tmp_p
         (form.legacy_bytes(code, {"0": data}) + b"x", "goes on for 1 bytes"),
         (form.legacy_bytes(code, {"0": data[1:]}), "another size"),
         (form.legacy_bytes(code, {"1": data}), "list of storages"),
+        (b"some text, by mistake", "is no checkpoint of torch.save, or a damaged one"),
         (form.program({"a": 1}), "none that torch.save has written"),
         (b"ustar".rjust(262, b"\0") + bytes(250), "tar archive"),
     ):
@@ -222,6 +282,33 @@ def test_flipped_bytes_give_a_refusal_or_plain_values_and_nothing_else(tmp_path,
             refused += 1
     # Most bytes of this small file are structure, or have a checksum over them.
     assert refused > trials / (3 if legacy else 1.5)
+
+
+@pytest.mark.parametrize("trials", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_changed_instructions_under_a_right_checksum_are_refused_or_followed_and_nothing_else(tmp_path, trials):
+    value, storages, _ = form.checkpoint()
+    first = form.program(value)
+    second = pickle.dumps({"a": [1, "x", (2.5, None, {"k": b"bytes", "s": {1, 2}})], "b": OrderedDict(c=-(2**70))}, 4)
+    draw, refused = random.Random(2), 0
+    for trial in range(trials):
+        code = bytearray((first, second)[trial % 2])
+        for _ in range(1 + trial % 4):
+            at = draw.randrange(len(code))
+            match draw.randrange(3):
+                case 0:
+                    code[at] = draw.randrange(256)
+                case 1:
+                    code[at:at] = code[(start := draw.randrange(len(code))) : start + draw.randrange(1, 12)]
+                case _:
+                    del code[at : at + draw.randrange(1, 4)]
+        path = form.write_zip(tmp_path / "a.pth", bytes(code), {} if trial % 2 else storages)
+        try:
+            file = open_weights(path)
+            values(file)
+            json.dumps(file.facts, allow_nan=False)
+        except WeightsRefused:
+            refused += 1
+    assert trials / 3 < refused < trials
 
 
 def test_a_flip_in_the_elements_never_goes_unseen_in_an_archive(tmp_path):
@@ -369,7 +456,7 @@ def test_files_saved_without_checksums_are_read(tmp_path, torch):
 def test_whole_modules_conjugates_sparse_tensors_and_programs_are_refused_by_name(tmp_path, torch):
     path = tmp_path / "a.pth"
     for value, message in (
-        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear"),
+        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear\. It holds a whole module"),
         ({"w": torch.eye(2).to_sparse()}, r"torch\._utils\._rebuild_sparse_tensor"),
         ({"w": torch.ones(2, dtype=torch.complex64).conj()}, "conjugate"),
     ):

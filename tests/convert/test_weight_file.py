@@ -239,6 +239,8 @@ def test_a_missing_path_gets_the_nearest_name(tmp_path):
         open_weights(tmp_path / "dino_vits_16.pth")
     with pytest.raises(WeightsRefused, match=r"The folder .*nowhere does not exist either"):
         open_weights(tmp_path / "nowhere" / "a.pth")
+    with pytest.raises(WeightsRefused, match="hub are written hf://facebook/dinov2-small"):
+        open_weights("facebook/dinov2-small")
 
 
 def test_json_beside_a_file_becomes_a_fact_and_what_does_not_parse_is_named(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from protloc_jax.model.attention import Attention
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.droppath import branch_gains
 from protloc_jax.model.flops import parameter_shapes
@@ -232,3 +233,35 @@ def test_bad_input_is_refused():
         run(layers=(0, 2, -3))
     with pytest.raises(ValueError, match="one key each"):
         run(drop_keys=jax.random.split(jax.random.key(0), 2))
+
+
+@pytest.mark.parametrize("tokens", [6, 7])
+def test_the_fused_attention_is_the_same_attention(tokens):
+    """The path around the fused kernel, with XLA in the kernel's place; an odd length is padded and hidden."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, tokens, 16)), jnp.float32)
+    plain = Attention(16, 4)
+    variables = plain.init(jax.random.key(0), x)
+    fused = plain.apply(variables, x, method=lambda module, x: module.proj(module._fused(x, "xla")))
+    np.testing.assert_allclose(fused, plain.apply(variables, x), atol=1e-6)
+
+
+def test_the_fused_kernel_needs_half_precision():
+    with pytest.raises(ValueError, match="needs dtype='bfloat16'"):
+        VitConfig(attention="cudnn")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+def test_the_fused_kernel_on_the_device():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 197, 384)), jnp.bfloat16)
+    plain = Attention(384, 6, dtype=jnp.bfloat16)
+    variables = plain.init(jax.random.key(0), x)
+    fused = Attention(384, 6, dtype=jnp.bfloat16, implementation="cudnn")
+
+    def loss(module):
+        return jax.value_and_grad(lambda v: jnp.square(module.apply(v, x).astype(jnp.float32)).mean())(variables)
+
+    (value, grads), (other, others) = loss(plain), loss(fused)
+    np.testing.assert_allclose(other, value, rtol=2e-2)
+    for a, b in zip(jax.tree.leaves(others), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, atol=0.05 * np.abs(b).max())

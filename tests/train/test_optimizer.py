@@ -21,6 +21,7 @@ from protloc_jax.train.optimizer import (
     moving_average,
     plan_updates,
     square_norms,
+    with_own_backbone,
 )
 from protloc_jax.train.state import init_state
 
@@ -28,6 +29,8 @@ CONFIG = OptimConfig(clip=3.0)
 LR, DECAY = (1e-2, 3e-3, 2e-2, 1e-2), (0.04, 0.1, 0.2, 0.4)
 # Which of four updates the last layer sits out, first, middle and none.
 FROZEN = (True, False, True, False)
+# And the backbone, in a run that begins with it frozen.
+FROZEN_BACKBONE = (True, True, False, False)
 
 
 def params():
@@ -48,7 +51,7 @@ def group(path, *, fixed=("head/last/g",)):
     return "fixed" if path in fixed else "last" if path.startswith("head/last/") else "main"
 
 
-def advance(p, state, grads, *, lr, decay, frozen=False, good=True, config=CONFIG, groups=group):
+def advance(p, state, grads, *, lr, decay, frozen=False, good=True, config=CONFIG, groups=group, frozen_backbone=None):
     plan = plan_updates(p, groups, config)
     return apply_updates(
         p,
@@ -61,6 +64,7 @@ def advance(p, state, grads, *, lr, decay, frozen=False, good=True, config=CONFI
         freeze_last=jnp.asarray(frozen),
         good=jnp.asarray(good),
         config=config,
+        freeze_backbone=None if frozen_backbone is None else jnp.asarray(frozen_backbone),
     )
 
 
@@ -103,6 +107,75 @@ def test_four_updates_equal_torch_with_clipping_and_a_layer_that_sits_some_out()
                 np.testing.assert_allclose(value, tensors[name].detach().numpy(), rtol=1e-12, err_msg=f"{name}, {i}")
         assert int(state.updates["main"]) == 4
         assert int(state.updates["last"]) == FROZEN.count(False)
+
+
+@pytest.mark.torch
+def test_a_backbone_frozen_at_first_equals_torch_with_absent_gradients():
+    """Its moments, bias correction and decay begin with its own first update; the last layer has another count."""
+    torch = pytest.importorskip("torch", reason="the oracle is torch.optim.AdamW")
+    config = OptimConfig(clip=0.0)
+    step = jax.jit(functools.partial(advance, config=config, groups=with_own_backbone(group)))
+    with jax.enable_x64(True):
+        p, state = params(), init_optimizer(params(), freezes_backbone=True)
+        tensors = {n: torch.nn.Parameter(torch.tensor(v.copy())) for n, v in unstacked(p).items()}
+        decayed = [t for n, t in tensors.items() if "bias" not in n]
+        rest = [t for n, t in tensors.items() if "bias" in n]
+        adam = torch.optim.AdamW([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
+        for i, (lr, decay) in enumerate(zip(LR, DECAY, strict=True)):
+            frozen = {"head.last.v": FROZEN[i], "backbone": FROZEN_BACKBONE[i], "head.last.g": True}
+            grads = gradients(i)
+            p, state = step(p, state, grads, lr=lr, decay=decay, frozen=FROZEN[i], frozen_backbone=FROZEN_BACKBONE[i])
+            adam.param_groups[0] |= {"lr": lr, "weight_decay": decay}
+            adam.param_groups[1]["lr"] = lr
+            for name, g in unstacked(grads).items():
+                absent = any(name.startswith(part) and now for part, now in frozen.items())
+                tensors[name].grad = None if absent else torch.tensor(g)
+            adam.step()
+            for name, value in unstacked(p).items():
+                np.testing.assert_allclose(value, tensors[name].detach().numpy(), rtol=1e-12, err_msg=f"{name}, {i}")
+        assert {name: int(n) for name, n in state.updates.items()} == {"main": 4, "last": 2, "backbone": 2}
+
+
+def test_a_frozen_backbone_is_adam_of_its_own_updates_alone():
+    """In float64 NumPy: the backbone after four steps is that of two steps, the third and fourth."""
+    config = OptimConfig(clip=0.0)
+    step = jax.jit(functools.partial(advance, config=config, groups=with_own_backbone(group)))
+    with jax.enable_x64(True):
+        p, state = params(), init_optimizer(params(), freezes_backbone=True)
+        for i, frozen in enumerate(FROZEN_BACKBONE):
+            p, state = step(p, state, gradients(i), lr=LR[i], decay=DECAY[i], frozen_backbone=frozen)
+            if frozen:
+                jax.tree.map(np.testing.assert_array_equal, p["backbone"], params()["backbone"])
+                assert not any(np.any(m) for m in jax.tree.leaves((state.mu["backbone"], state.nu["backbone"])))
+        w = np.asarray(params()["backbone"]["cls"])
+        m = v = np.zeros_like(w)
+        for count, i in enumerate((2, 3), start=1):
+            g = np.asarray(gradients(i)["backbone"]["cls"])
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            direction = m / (1 - 0.9**count) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
+            w = w - LR[i] * (direction + DECAY[i] * w)
+        np.testing.assert_allclose(p["backbone"]["cls"], w, rtol=1e-12)
+
+
+def test_a_state_without_freezing_has_the_groups_it_always_had():
+    assert list(init_optimizer(params()).updates) == ["main", "last"]
+    assert with_own_backbone(group)("head/last/v") == "last" and with_own_backbone(group)("head/mlp_0/bias") == "main"
+    assert with_own_backbone(lambda _: "fixed")("backbone/pos") == "fixed"
+
+
+def test_the_teachers_backbone_does_not_drift_while_the_students_is_frozen():
+    """An average of equals is not bit-equal to them in float32, so it is not taken."""
+    p = {"backbone": jnp.linspace(0.1, 3.7, 999), "head": jnp.ones(3)}
+    teacher = {"backbone": jnp.copy(p["backbone"]), "head": jnp.zeros(3)}
+    ema = {"backbone": "backbone", "head": "head"}
+    on = {"momentum": jnp.asarray(0.996), "good": jnp.asarray(True)}
+    drifted = moving_average(teacher, p, ema, **on)
+    assert not np.array_equal(drifted["backbone"], p["backbone"])
+    kept = moving_average(teacher, p, ema, **on, freeze_backbone=jnp.asarray(True))
+    np.testing.assert_array_equal(kept["backbone"], p["backbone"])
+    np.testing.assert_array_equal(kept["head"], drifted["head"])
+    thawed = moving_average(teacher, p, ema, **on, freeze_backbone=jnp.asarray(False))
+    np.testing.assert_array_equal(thawed["backbone"], drifted["backbone"])
 
 
 def test_without_freezing_and_clipping_it_is_optax_adamw():

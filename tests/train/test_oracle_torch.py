@@ -21,7 +21,7 @@ from protloc_jax.views.multicrop import Views
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="the oracle is written in torch")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
-from torch_dino import Sizes, Training, dino_loss  # noqa: E402
+from torch_dino import Sizes, Training, Vit, dino_loss, dino_loss_summed  # noqa: E402
 
 # Two frozen steps, so that the last layer's Adam lags; the clip bites in some tensors and not in all.
 EXPERIMENT = changed(
@@ -117,7 +117,7 @@ def test_three_updates_in_float64_are_equal_to_1e_8():
             assert frozen == (number == 1)
             views = fixed_views(number, np.float64)
             state, metrics = step(state, Batch(views, np.zeros((BATCH, 2), np.int32)))
-            loss = training.step(as_crops(views), freeze_last_layer=frozen, **scalars)
+            loss = float(training.step(as_crops(views), freeze_last_layer=frozen, **scalars))
             assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-10)
             clipped += float(metrics["grad_norm"]) > EXPERIMENT.optim.clip
             for name, ours, theirs in (
@@ -165,3 +165,30 @@ def test_float32_loss_and_gradients_are_equal_to_1e_4():
             assert not np.any(value)
         else:
             assert largest_error(value, theirs[tensor].grad) < 1e-4, tensor
+
+
+def test_peers_loss_is_the_same_without_laying_out_pairs():
+    """The peer's quick form, used on accelerators, has the value and the gradients of the published loop."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 17, generator=generator, dtype=torch.float64)
+    target = torch.randn(3, 2, 17, generator=generator, dtype=torch.float64)
+    centre = torch.randn(17, generator=generator, dtype=torch.float64)
+    results = []
+    for loss_of in (dino_loss, dino_loss_summed):
+        student = logits.clone().requires_grad_()
+        loss = loss_of(student, target, centre, 0.1, 0.04)
+        loss.backward()
+        results.append((loss.detach(), student.grad))
+    for slow, quick in zip(*results, strict=True):
+        assert float(slow.abs().max()) > 0
+        torch.testing.assert_close(quick, slow, rtol=1e-12, atol=1e-14)
+
+
+def test_peers_patches_by_a_product_equal_its_convolution():
+    torch.manual_seed(0)
+    vit = Vit(Sizes(channels=3, image_size=32, patch=8, dim=12, depth=0, heads=1)).double()
+    images = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    by_convolution = vit.patches(images)
+    vit.product = True
+    assert by_convolution.shape == (2, 6, 12)
+    torch.testing.assert_close(vit.patches(images), by_convolution, rtol=1e-12, atol=1e-12)

@@ -18,6 +18,8 @@ def test_a_config_saved_before_a_key_existed_resumes_at_its_default():
     before = copy.deepcopy(now)
     del before["config"]["model"]["pre_norm"], before["config"]["model"]["mlp"]
     assert changes(before, now) == []
+    del before["config"]["init"]
+    assert changes(before, now) == []
     now["config"]["model"]["mlp"] = "swiglu"
     assert changes(before, now) == ["model.mlp: gelu -> swiglu"]
 

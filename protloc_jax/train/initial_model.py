@@ -1,0 +1,152 @@
+"""The model of a run that begins with weights: its architecture is theirs, its execution the experiment's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from protloc_jax.channels import ChannelSet
+from protloc_jax.config import from_mapping
+from protloc_jax.model.config import VitConfig
+from protloc_jax.train.checkpoint_files import CHECKPOINTS, CheckpointDamaged, read_meta, steps_in
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.initial import (
+    Initial,
+    Source,
+    WeightsDoNotFit,
+    channels_differ,
+    initial_of,
+    read_source,
+)
+from protloc_jax.views.config import normalisation_of
+from protloc_jax.views.normalisation import Normalisation
+
+# Keys that say how the model is computed and trained, not which function of which parameters it is.
+EXECUTION = frozenset({"dtype", "attention", "scan", "remat", "drop_path", "init"})
+# Keys that together give one shape; 0 in them means "from size".
+SHAPE = frozenset({"size", "dim", "depth", "heads", "mlp_ratio"})
+
+
+class Beginning(NamedTuple):
+    """How a run begins.
+
+    experiment  with the architecture of the weights
+    initial     what `fit` takes; None = from scratch, or the run goes on from a checkpoint of its own
+    words       what to tell about it, one line each
+    """
+
+    experiment: Experiment
+    initial: Initial | None
+    words: tuple[str, ...]
+
+
+def beginning(
+    experiment: Experiment,
+    channels: ChannelSet,
+    *,
+    given: Collection[str] = (),
+    warn: Callable[[str], None] = print,
+) -> Beginning:
+    """The experiment with its model as `init.weights` has it, and these weights; unchanged without any.
+
+    channels  those of the data; given: dotted keys set by hand (on the command line), which no weights may overrule
+    A run directory with a checkpoint goes on: the weights are not read and may be gone.
+    Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, or both lists of
+    channels; FileNotFoundError or ValueError for weights that cannot be read.
+    """
+    init = experiment.init
+    if not init.weights:
+        return Beginning(experiment, None, ())
+    saved = _newest_meta(Path(experiment.run.out))
+    if saved is not None:
+        if not saved.get("init"):  # begun from scratch; resuming names the difference
+            return Beginning(experiment, None, ())
+        model = with_architecture(experiment.model, _model_of(saved), given=given, name=init.weights)
+        return Beginning(dataclasses.replace(experiment, model=model), None, (f"goes on; begun with {init.weights}",))
+    source = read_source(init, warn=warn)
+    have = ChannelSet(source.meta["channels"])
+    if have.names != channels.names:
+        raise WeightsDoNotFit(channels_differ(init.weights, have, channels))
+    model = with_architecture(experiment.model, _model_of(source.meta), given=given, name=init.weights)
+    experiment = dataclasses.replace(experiment, model=model)
+    return Beginning(experiment, initial_of(init, source), told(experiment, channels, source))
+
+
+def with_architecture(
+    model: VitConfig, weights: VitConfig, *, given: Collection[str] = (), name: str = "the weights"
+) -> VitConfig:
+    """`weights` computed as `model` says. Raises WeightsDoNotFit for keys asked for otherwise, with both values.
+
+    Asked for: different from the default, or "model.<key>" among `given`. `channels` are compared by name elsewhere.
+    """
+    asked = {f.name for f in dataclasses.fields(VitConfig) if getattr(model, f.name) != f.default}
+    asked |= {key.removeprefix("model.") for key in given if key.startswith("model.")}
+    problems = []
+    for field in dataclasses.fields(VitConfig):
+        key, mine, theirs = field.name, getattr(model, field.name), getattr(weights, field.name)
+        agree = mine == theirs or key in EXECUTION or key == "channels"
+        agree = agree or (key in SHAPE and model.shape == weights.shape)
+        agree = agree or (key == "layerscale" and bool(mine) == bool(theirs))  # its value is only where it began
+        if key in asked and not agree:
+            problems.append(f"model.{key}: {mine} asked for, {theirs} in the weights")
+    if problems:
+        raise WeightsDoNotFit(
+            f"init.weights={name} is another model: {'; '.join(problems)}. Leave these keys out; they come from the "
+            "weights."
+        )
+    return dataclasses.replace(weights, **{key: getattr(model, key) for key in EXECUTION})
+
+
+def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[str, ...]:
+    """What weights a run begins with and where its views differ from theirs, one line each."""
+    init, model, views = experiment.init, experiment.model, experiment.views
+    shape, meta = model.shape, source.meta
+    head = "a new head" if init.head == "new" else "their head"
+    whose = "teacher" if init.which == "teacher" else "student"
+    lines = [
+        f"{init.weights}: {whose} of step {meta['step']}, SHA-256 {meta['weights_sha256'][:12]}, with {head}",
+        f"model from them: {model.size}/{model.patch} ({shape.dim} wide, {shape.depth} blocks, {shape.heads} heads), "
+        f"table for {model.image_size} pixels",
+    ]
+    if init.freeze_backbone_epochs:
+        lines.append(f"backbone frozen for {init.freeze_backbone_epochs:g} epoch(s)")
+    elif init.head == "new":
+        lines.append(
+            "the new head trains the backbone from the first step; init.freeze_backbone_epochs=1 would spare it"
+        )
+    if model.position != "none" and views.global_size != model.image_size:
+        lines.append(
+            f"position table for {model.image_size} pixels, resized on the fly to views of {views.global_size} "
+            f"({model.position})"
+        )
+    theirs, ours = _normalisation(meta.get("normalisation")), normalisation_of(views, channels)
+    if theirs is not None and theirs != ours:
+        lines.append(f"normalisation differs: {_shown(theirs)} in the weights, {_shown(ours)} here")
+    return tuple(lines)
+
+
+def _newest_meta(run: Path) -> dict[str, Any] | None:
+    """The record of the newest checkpoint of a run directory that can be read; None without one."""
+    for step in reversed(steps_in(run / CHECKPOINTS)):
+        try:
+            return read_meta(run / CHECKPOINTS / str(step))
+        except CheckpointDamaged:
+            continue
+    return None
+
+
+def _model_of(meta: dict[str, Any]) -> VitConfig:
+    return from_mapping(VitConfig, meta["config"]["model"])
+
+
+def _normalisation(how: dict[str, Any] | None) -> Normalisation | None:
+    return None if how is None else Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
+
+
+def _shown(how: Normalisation) -> str:
+    if how.kind != "dataset":
+        return how.kind
+    mean, std = (", ".join(f"{v:.3g}" for v in values) for values in (how.mean, how.std))
+    return f"dataset (mean {mean}; std {std})"
