@@ -108,6 +108,8 @@ def test_what_the_commands_left(here):
     exported = load_file(here / "exported" / "model.safetensors")
     assert exported["patch_embed.proj.weight"].shape == (192, 2, 16, 16)
     assert "head.weight" not in exported
+    modes = {p.stat().st_mode for p in (here / "exported").iterdir()}
+    assert len(modes) == 1, "every file is as readable as the others"
     card = (here / "exported" / "README.md").read_text()
     assert "nucleus" in card and "gfp" in card
     assert {p.name for p in (here / "exported").iterdir()} >= {"encoder.onnx", "encoder.jaxexport", "encoder.json"}
