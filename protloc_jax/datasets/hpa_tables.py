@@ -68,7 +68,7 @@ def place_of(name: str) -> dict[str, str]:
 
 def read_kaggle(path: Path) -> list[HpaRow]:
     """Rows of Id and Target. Raises DatasetError listing repeated ids and targets that are no class numbers."""
-    frame, where = read_table(path)
+    frame, where = read_table(path, index="index")
     _need(frame, path, ("Id", "Target"))
     problems, found = Problems(), []
     for row, name, text in zip(where, map(cell_text, frame["Id"]), map(cell_text, frame["Target"]), strict=True):
@@ -87,7 +87,7 @@ def read_kaggle(path: Path) -> list[HpaRow]:
 
 def read_dino4cells(path: Path) -> list[HpaRow]:
     """Rows of a DINO4Cells table of whole images. Raises DatasetError listing everything that cannot be."""
-    frame, where = read_table(path)
+    frame, where = read_table(path, index="index")
     _need(frame, path, ("file", "ID", "cell_type"))
     problems = Problems()
     if "protein_location" in frame.columns:
@@ -103,7 +103,7 @@ def read_single_cells(path: Path) -> tuple[list[HpaRow], list[str]]:
     Raises DatasetError listing everything that cannot be: missing class columns, files that are not ID_<cell number>,
     cell lines that differ from cell_type.
     """
-    frame, where = read_table(path)
+    frame, where = read_table(path, index="index")
     _need(frame, path, ("file", "ID", "cell_type"))
     problems = Problems()
     labels = _booleans(frame, where, CELL_CLASSES, path, problems)

@@ -82,7 +82,7 @@ def read_annotations(paths: Sequence[Path]) -> Annotated:
 
 def read_targets(path: Path) -> dict[str, tuple[str, int]]:
     """ENSG -> (gene symbol, cell line number) of the public targets. Raises DatasetError for rows that cannot be."""
-    frame, rows = read_table(path)
+    frame, rows = read_table(path, index="index")
     problems, found = Problems(), {}
     for row, line, gene, ensg in zip(rows, frame["cell_line_id"], frame["target_name"], frame["ensg_id"], strict=True):
         name, number = cell_text(ensg), cell_text(line)
@@ -97,7 +97,7 @@ def read_targets(path: Path) -> dict[str, tuple[str, int]]:
 
 
 def _read(path: Path) -> tuple[Annotations, dict[str, str], Problems]:
-    frame, rows = read_table(path)
+    frame, rows = read_table(path, index="index")
     problems = Problems()
     header = [str(c) for c in frame.columns]
     flat = "annotation_name" in header
