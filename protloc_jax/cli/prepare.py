@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ SETS = {
 def add(jobs: Any) -> None:
     """Add the sub-command and the options of each data set."""
     from protloc_jax.datasets.crop_config import CropConfig
+    from protloc_jax.datasets.fetch_raw import FetchConfig
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.datasets.hpa import HpaFovConfig
     from protloc_jax.datasets.hpa_cells import HpaCellConfig
@@ -56,6 +58,7 @@ def add(jobs: Any) -> None:
             add_fields(one.add_argument_group("cells"), CropConfig)  # type: ignore[arg-type]
             add_fields(one.add_argument_group("cells without masks"), SegmentConfig)  # type: ignore[arg-type]
         if name != "opencell_sc":
+            add_fields(one.add_argument_group("fetching"), FetchConfig)  # type: ignore[arg-type]
             group: Any = one.add_argument_group("packing (as for `data pack folder`)")
             add_fields(group, FolderConfig, skip=of_folder)
         else:
@@ -112,9 +115,11 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     folder_options = given(args, FolderConfig)
     if args.set == "opencell":
         config = configs.from_mapping(OpenCellConfig, given(args, OpenCellConfig))
+        _fetch(args, (f"_{'stack' if config.images == 'stack' else 'proj'}.tif",))
         rows = read_opencell(config, args.raw)
     elif args.set == "hpa_fov":
         config = configs.from_mapping(HpaFovConfig, given(args, HpaFovConfig))
+        _fetch(args)
         rows = read_hpa_fov(config, args.raw)
     else:
         options, segmenting = given(args, CropConfig), given(args, SegmentConfig)
@@ -122,6 +127,7 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
             config = configs.from_mapping(HpaFovConfig, _of(args, HpaFovConfig, HpaCellConfig))
             crop = configs.from_mapping(CropConfig, options)
             segment = configs.from_mapping(SegmentConfig, segmenting)
+            _fetch(args)
             rows = read_hpa_fov(config, args.raw)
             _say(rows)
             packed = pack_cells(rows, args.raw, args.out or "", crop, folder_options, segment, _work(args))
@@ -131,10 +137,22 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
             shown = ", ".join("--" + name.replace("_", "-") for name in options)
             raise configs.ConfigError(f"{shown}: for fields and their masks; give --cells PATTERN as well.")
         config = configs.from_mapping(HpaCellConfig, _of(args, HpaCellConfig, HpaFovConfig))
+        _fetch(args)
         rows = read_hpa_cells(config, args.raw)
     _say(rows)
     packed = pack_fields(rows, args.raw, args.out or "", folder_options, _work(args))
     return packed, {"config": configs.to_dict(config)}
+
+
+def _fetch(args: argparse.Namespace, endings: Sequence[str] = ()) -> None:
+    """Fetch the raw files first, where that is asked for."""
+    from protloc_jax.datasets.fetch_raw import FetchConfig, fetch_raw
+    from protloc_jax.datasets.naming import IMAGE_SUFFIXES
+
+    config = configs.from_mapping(FetchConfig, given(args, FetchConfig))
+    if config.fetch or config.fetch_tables:
+        for note in fetch_raw(config, args.raw, endings=endings or IMAGE_SUFFIXES, progress=not args.quiet):
+            print(note)
 
 
 def _of(args: argparse.Namespace, wanted: type, other: type) -> dict[str, Any]:
@@ -184,6 +202,9 @@ def _opencell_cells(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 _EXAMPLES = """examples:
+  fetch the projections of two OpenCell targets (7 MB), then pack them:
+    protloc data prepare opencell --raw opencell/ --fetch s3://czb-opencell/microscopy/raw --fetch-anonymous \\
+        --fetch-only CLTA,H1-0 --annotations annotations.csv --split-by '' --out records/two
   OpenCell as downloaded from s3://czb-opencell/microscopy/raw/, annotation tables beside; labels of grade 3:
     protloc data prepare opencell --raw opencell/ --folds 5 --out records/opencell
   single-label targets of grades 3 and 2, classes in fewer than 10 proteins left out with their images:

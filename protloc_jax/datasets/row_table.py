@@ -113,6 +113,6 @@ def few_groups(manifest: Manifest, column: str, parts: int) -> list[str]:
         return []
     return [
         f"{len(few)} class(es) lie in fewer than {parts} values of '{column}', one for each part: {capped(few, 30)}. "
-        "Groups stay whole, so some parts must miss them; the rarest classes are dealt out first, each group to the part "
-        "that lacks most."
+        "Groups stay whole, so some parts must miss them; the rarest classes are dealt out first, each group to the "
+        "part that lacks most."
     ]

@@ -173,8 +173,8 @@ def test_dino4cells_with_lists_and_a_file_a_colour(tmp_path):
     """protein_location as a written-out list; the table names the blue file; train.csv agrees."""
     colours(tmp_path, "1_2_A1_1")
     colours(tmp_path, "2_2_A1_1")
-    write(tmp_path / "whole_images.csv", "file,ID,cell_type,protein_location",
-          '''train/1_2_A1_1_blue.png,1_2_A1_1,U2OS,"['cytosol', ""nucleoli""]"''', "2_2_A1_1,2_2_A1_1,A-431,[]")  # fmt: skip
+    first = '''train/1_2_A1_1_blue.png,1_2_A1_1,U2OS,"['cytosol', ""nucleoli""]"'''
+    write(tmp_path / "whole_images.csv", "file,ID,cell_type,protein_location", first, "2_2_A1_1,2_2_A1_1,A-431,[]")
     write(tmp_path / "train.csv", "Id,Target", "1_2_A1_1,2 25", "2_2_A1_1,")
     rows = read_hpa_fov(HpaFovConfig(), tmp_path)
     assert rows.frame["labels"].tolist() == ["cytosol;nucleoli"]
@@ -197,7 +197,7 @@ def test_bad_tables_say_everything_at_once(tmp_path):
     (tmp_path / "train.csv").unlink()
     assert "no label table" in refusal(read_hpa_fov, HpaFovConfig(), tmp_path)
     write(tmp_path / "w.csv", WHOLE.replace("nucleoli,", "nucleolus,"), "f,i,U2OS," + flags((), sorted(CLASSES)))
-    with pytest.raises(DatasetError, match="1 of 28 class columns are missing.*\n.*'nucleoli'. Did you mean 'nucleol"):
+    with pytest.raises(DatasetError, match=r"1 of 28 class columns are missing.*\n.*'nucleoli'. Did you mean 'nucleol"):
         read_dino4cells(tmp_path / "w.csv")
     write(tmp_path / "w.csv", "file,ID,cell_type,protein_location", "f,i,U,__import__('os')", "g,j,U,['cytosoll']")
     with pytest.raises(DatasetError) as caught:

@@ -238,7 +238,7 @@ def test_tables_that_differ(raw):
     assert f"{ensg(5)}: er 3 / absent, nucleolus_gc absent / 3" in str(caught.value)
     only = OpenCellConfig(annotations=("opencell-localization-annotations.csv",))
     assert labels(read_opencell(only, raw))["13"] == "golgi"
-    with pytest.raises(FileNotFoundError, match="Did you mean 'opencell-localization-annotations.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"Did you mean 'opencell-localization-annotations.csv'"):
         read_opencell(OpenCellConfig(annotations=("opencell-localisation-annotations.csv",)), raw)
 
 

@@ -45,7 +45,7 @@ def crop(root, **options) -> CropConfig:
 
 def manual(root, tmp_path):
     """One label as the protein's, one not; two cells without."""
-    ids = [row for row in prepared(root, crop(root)).manifest.ids]
+    ids = prepared(root, crop(root)).manifest.ids
     (tmp_path / "manual.csv").write_text(f"cell_id,label\n{ids[0]},cytoplasmic\n{ids[3]},vesicles\n")
     return tmp_path / "manual.csv"
 

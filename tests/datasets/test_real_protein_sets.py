@@ -63,7 +63,8 @@ def test_opencell_s_annotations_have_the_published_counts():
 
 @pytest.mark.parametrize(
     ("options", "n"),
-    [({}, 1306), ({"label": "single"}, 868), ({"label": "single", "grades": (3, 2)}, 516), ({"unlabelled": "keep"}, 1310),
+    [({}, 1306), ({"label": "single"}, 868), ({"label": "single", "grades": (3, 2)}, 516),
+     ({"unlabelled": "keep"}, 1310),
      ({"label": "single", "min_proteins": 10, "rare": "drop_images"}, 868 - 5 - 7 - 7)],
 )  # fmt: skip
 def test_opencell_with_one_field_a_target(tmp_path, options, n):
