@@ -21,6 +21,14 @@ SETS = {
 }
 
 
+_HPA = "split-by protein (the antibody) where IDs name one, colour max"
+_DEFAULTS = {
+    "opencell": "split-by protein (the ENSG), um-per-pixel 0.2, unnamed-axes ZCYX",
+    "hpa_fov": _HPA,
+    "hpa_sc": _HPA,
+}
+
+
 def add(jobs: Any) -> None:
     """Add the sub-command and the options of each data set."""
     from protloc_jax.datasets.crop_config import CropConfig
@@ -59,7 +67,10 @@ def add(jobs: Any) -> None:
             add_fields(one.add_argument_group("cells without masks"), SegmentConfig)  # type: ignore[arg-type]
         if name != "opencell_sc":
             add_fields(one.add_argument_group("fetching"), FetchConfig)  # type: ignore[arg-type]
-            group: Any = one.add_argument_group("packing (as for `data pack folder`)")
+            group: Any = one.add_argument_group(
+                "packing (as for `data pack folder`)",
+                f"The layout has defaults of its own: {_DEFAULTS[name]}.",
+            )
             add_fields(group, FolderConfig, skip=of_folder)
         else:
             one.add_argument("--masks-out", metavar="DIR", help="also write the watershed's label images there")

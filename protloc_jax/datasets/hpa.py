@@ -96,8 +96,12 @@ def read_hpa_fov(config: HpaFovConfig, raw: str | Path) -> RowTable:
             )
     else:
         labelled = True
-    matched = match_files(rows, files, config, problems, notes, left_out)
+    matched = match_files(rows, files, problems, notes, left_out)
     problems.check(str(raw))
+    if config.unlabelled == "keep":
+        rowless = [name for kind, name, _ in left_out if kind == "image"]
+        left_out[:] = [one for one in left_out if one[0] != "image"]
+        matched += [(HpaRow(key.rpartition("/")[2], key, (), "", key), key) for key in rowless]
     made = [image_row(row, row.id, files.images[key], config) for row, key in matched]
     return as_rows(
         made, config, CLASSES if labelled else (), config.class_order == "alphabetical", problems, left_out, notes
@@ -162,7 +166,6 @@ def image_row(row: HpaRow, name: str, own: dict[str, str], config: HpaOptions) -
 def match_files(
     rows: Sequence[HpaRow],
     files: HpaFiles,
-    config: HpaOptions,
     problems: Problems,
     notes: list[str],
     left_out: list[tuple[str, str, str]],

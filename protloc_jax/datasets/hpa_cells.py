@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from protloc_jax.config import check_literals, opt
+from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.hpa import HpaOptions, as_rows, image_row, match_files
 from protloc_jax.datasets.hpa_files import hpa_files
 from protloc_jax.datasets.hpa_tables import CELL_CLASSES, NEGATIVE, is_single_cells, read_single_cells
@@ -43,8 +44,11 @@ def read_hpa_cells(config: HpaCellConfig, raw: str | Path) -> RowTable:
             f"{raw}: no table of single cells below it (file, ID, cell_type and 19 class columns); give table=FILE, or "
             "cells=PATTERN to cut cells out of fields of view by their masks."
         )
-    rows, lines = read_single_cells(table)
-    notes.append(f"labels of {len(rows):,} cells of {len(lines)} cell lines from {table.name} (DINO4Cells).")
+    rows, spare = read_single_cells(table)
+    lines = len({row.cell_line for row in rows})
+    notes.append(f"labels of {len(rows):,} cells of {lines} cell lines from {table.name} (DINO4Cells).")
+    if spare:
+        notes.append(f"{len(spare)} columns are neither a class nor a cell line that occurs: {capped(spare, 8)}.")
     both = [row for row in rows if NEGATIVE in row.labels and len(row.labels) > 1]
     if both:
         notes.append(f"{len(both)} cells are negative and something else, such as {both[0].file}; they keep both.")
@@ -54,7 +58,7 @@ def read_hpa_cells(config: HpaCellConfig, raw: str | Path) -> RowTable:
         rows = [row for row in rows if row.labels != (NEGATIVE,)]
         notes.append(f"negative=drop: {len(gone)} cells without staining are left out.")
     files = hpa_files(tree, problems)
-    matched = match_files(rows, files, config, problems, notes, left_out)
+    matched = match_files(rows, files, problems, notes, left_out)
     problems.check(str(raw))
     made = []
     for row, key in matched:

@@ -98,7 +98,9 @@ def read_dino4cells(path: Path) -> list[HpaRow]:
 
 
 def read_single_cells(path: Path) -> tuple[list[HpaRow], list[str]]:
-    """(rows, cell lines with a column) of a DINO4Cells table of single cells.
+    """(rows, columns that are left out) of a DINO4Cells table of single cells.
+
+    Left out are columns that are no class and named like no cell_type, such as those of cell lines without a cell here.
 
     Raises DatasetError listing everything that cannot be: missing class columns, files that are not ID_<cell number>,
     cell lines that differ from cell_type.
@@ -107,19 +109,18 @@ def read_single_cells(path: Path) -> tuple[list[HpaRow], list[str]]:
     _need(frame, path, ("file", "ID", "cell_type"))
     problems = Problems()
     labels = _booleans(frame, where, CELL_CLASSES, path, problems)
-    lines = [str(c) for c in frame.columns if _plain(str(c)) not in {*CELL_CLASSES, *_OWN}]
-    columns = {line: [_truth(v) for v in frame[line]] for line in lines}
-    not_flags = [line for line, values in columns.items() if None in values]
-    lines = [line for line in lines if line not in not_flags]
     rows = _rows(frame, where, labels, path, problems)
+    types = {_bare(row.cell_line) for row in rows if row.cell_line}
+    other = [str(c) for c in frame.columns if _plain(str(c)) not in {*CELL_CLASSES, *_OWN}]
+    flags = {name: [_truth(v) for v in frame[name]] for name in other if _bare(name) in types}
     for i, row in enumerate(rows):
-        own = [line for line in lines if columns[line][i]]
-        if lines and own != [row.cell_line] and (own or row.cell_line in lines):
+        own = [name for name, values in flags.items() if values[i]]
+        if flags and [_bare(name) for name in own] != [_bare(row.cell_line)]:
             problems.add("cell lines", f"{row.where}: cell_type is {row.cell_line}, the columns say {own or 'none'}")
-        if not re.fullmatch(re.escape(row.id) + r"_[0-9]+", _stem(row.file)):
+        if not _stem(row.file).startswith(row.id + "_"):
             problems.add("files", f"{row.where}: '{row.file}' is not {row.id}_<cell number>")
     problems.check(str(path))
-    return rows, lines
+    return rows, [name for name in other if name not in flags]
 
 
 def _rows(
@@ -152,6 +153,11 @@ def _need(frame: pd.DataFrame, path: Path, names: Sequence[str]) -> None:
 
 def _plain(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split()) if name.lower() not in _OWN else name.lower()
+
+
+def _bare(line: str) -> str:
+    """A cell line's name as people write it differently: 'U-2 OS' and 'U2OS' are one."""
+    return re.sub(r"[^a-z0-9]", "", line.lower())
 
 
 def _truth(value: Any) -> bool | None:

@@ -73,11 +73,16 @@ def test_kaggle(tmp_path):
     colours(tmp_path, "ffff", folder="test")
     write(tmp_path / "train.csv", "Id,Target", f"{KAGGLE},25 0", f"{second},", "gone,7")
     rows = read_hpa_fov(HpaFovConfig(unlabelled="keep"), tmp_path)
-    assert rows.frame["labels"].tolist() == ["cytosol;nucleoplasm", ""]
-    assert rows.frame["protein"].tolist() == ["", ""] and "cell_line" not in rows.frame
-    assert rows.left_out == [("image", "test/ffff", "no row in the label table"), ("annotation", "gone", "no image")]
+    assert rows.frame["id"].tolist() == [KAGGLE, second, "ffff"]
+    assert rows.frame["labels"].tolist() == ["cytosol;nucleoplasm", "", ""]
+    assert rows.frame["protein"].tolist() == [""] * 3 and "cell_line" not in rows.frame
+    assert rows.left_out == [("annotation", "gone", "no image")]
+    assert read_hpa_fov(HpaFovConfig(), tmp_path).left_out == [
+        ("image", "test/ffff", "no row in the label table"), ("annotation", "gone", "no image"),
+        ("image", second, "no label"),
+    ]  # fmt: skip
     assert rows.label_names == tuple(sorted(CLASSES)) and rows.settings["split_by"] == ""
-    assert any("2 of 2 IDs name no antibody" in n for n in rows.notes)
+    assert any("3 of 3 IDs name no antibody" in n for n in rows.notes)
     packed = pack_fields(rows, tmp_path, tmp_path / "out", {}, QUIET)
     with records.open(tmp_path / "out") as opened:
         np.testing.assert_array_equal(opened[0], pixels(KAGGLE))
@@ -207,13 +212,13 @@ def test_bad_tables_say_everything_at_once(tmp_path):
         HpaFovConfig(colours=("gren",))
 
 
-LINES = ("A-431", "HeLa", "U-2 OS")
+LINES = ("A431", "HeLa", "U-2 OS")
 CELLS = ",file,ID,cell_type," + ",".join((*CELL_CLASSES, *LINES))
 
 
 def cells(tmp_path, *rows: tuple[str, str, str, tuple[str, ...]]) -> None:
     lines = [
-        f"{i},{file},{own},{line},{flags(labels, CELL_CLASSES)},{flags((line,), LINES)}"
+        f"{i},{file},{own},{line},{flags(labels, CELL_CLASSES)},{flags((line.replace('A-', 'A'),), LINES)}"
         for i, (file, own, line, labels) in enumerate(rows)
     ]
     write(tmp_path / "fixed_size_masked_single_cells_for_sc.csv", CELLS, *lines)
