@@ -84,8 +84,11 @@ def add(jobs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check and pack one data set; returns the exit status."""
+    from protloc_jax.data.split_config import SplitConfig
     from protloc_jax.datasets.pack_rows import write_folds
 
+    if args.folds:
+        SplitConfig(kind="k_fold", by=("protein",), folds=args.folds)  # refused before the work, not after
     if not args.out and not args.check_only:
         raise ValueError("--out DIR is needed (or --check-only).")
     packed, used = _opencell_cells(args) if args.set == "opencell_sc" else _from_raw(args)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
 
+from protloc_jax.cli.main import main
 from protloc_jax.data import records
-from protloc_jax.datasets import crops, opencell_cells
+from protloc_jax.datasets import crops, opencell_cells, simulated
 from protloc_jax.datasets.crop_config import CropConfig
 from protloc_jax.datasets.opencell import OpenCellConfig, read_opencell
 from protloc_jax.datasets.pack_rows import Work, pack_fields
 from protloc_jax.datasets.problems import DatasetError
+from protloc_jax.simulate import SimConfig
 
 QUIET = Work(workers=0)
 
@@ -90,12 +94,21 @@ def test_manual_labels_instead(fields, tmp_path):
     assert found.notes[-1] == "1 of 2 manual labels are among those of the cell's protein."
 
 
+def test_from_the_command_line(fields, tmp_path, capsys):
+    words = ["data", "prepare", "opencell_sc", "--raw", fields / "fields", "--cells", "{id}_cells.tif", "--quiet"]
+    words += ["--label-root", fields / "masks", "--side", "12", "--workers", "0", "--out", tmp_path / "out"]
+    assert main(list(map(str, words))) == 0
+    assert "4 cells of 12 x 12 x 2 uint16" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "prepare.json").read_text())["crops"]["side"] == "12"
+    with records.open(tmp_path / "out") as opened:
+        assert opened.manifest.table["label_source"].tolist() == ["protein"] * 4
+    assert main([*map(str, words), "--folds", "2"]) == 2
+    assert "folds=2: at least 3" in capsys.readouterr().err
+
+
 def test_other_records_are_refused(fields, tmp_path):
     with pytest.raises(DatasetError, match="not a folder of records; pack the fields first"):
         opencell_cells.prepare(fields / "raw", crop(fields), workers=0)
-    from protloc_jax.datasets import simulated
-    from protloc_jax.simulate import SimConfig
-
     simulated.pack(SimConfig(preset="opencell", n_proteins=1, fovs_per_protein=1, size=64), tmp_path / "sim", workers=0)
     with pytest.raises(DatasetError, match="no column 'gene'"):
         opencell_cells.prepare(tmp_path / "sim", crop(fields), workers=0)
