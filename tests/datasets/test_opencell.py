@@ -189,7 +189,7 @@ def test_packed_pixels_are_the_files(raw, tmp_path):
         assert set(table["split"]) == {"train", "test"}
     written = list(csv.reader((tmp_path / "out" / "rows_left_out.csv").read_text().splitlines()))
     assert len(written) == 1 + len(rows.left_out) == 1 + 3 + 2 + 2 + 1
-    assert any("class(es) lie in fewer than 2 values of 'protein'" in n for n in packed.notes)
+    assert any("5 class(es) lie in fewer than 2 values of 'protein'" in n for n in packed.notes)
     again = pack_fields(rows, raw, tmp_path / "out", {"split_fractions": (0.5, 0, 0.5)}, QUIET)
     assert again.info.digest == packed.info.digest
     fewer = read_opencell(OpenCellConfig(label="single"), raw)
