@@ -72,7 +72,13 @@ def read_opencell(config: OpenCellConfig, raw: str | Path) -> RowTable:
     tree = raw_tree(raw)
     problems, notes, left_out = Problems(), [], []
     fields = _fields(tree, config, problems, notes, left_out)
-    annotated = _annotated(tree, config, left_out, notes)
+    try:
+        annotated = _annotated(tree, config, left_out, notes)
+    except DatasetError as error:
+        if not problems:
+            raise
+        problems.add("annotation tables", str(error))
+        raise DatasetError(problems.message(str(raw))) from error
     problems.check(str(raw))
     if not fields:
         raise DatasetError(f"{raw}: no file is named like OC-FOV_<gene>_<ENSG>_CID<6>_FID<8>_proj.tif below it.")

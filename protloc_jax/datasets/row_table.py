@@ -60,7 +60,7 @@ class RowTable:
 
     def summary(self) -> list[str]:
         """Counts of what was left out, by kind and the first words of the reason."""
-        counts = Counter((kind, reason.split(" (")[0].split(":")[0]) for kind, _, reason in self.left_out)
+        counts = Counter((kind, _kind_of(reason)) for kind, _, reason in self.left_out)
         return [f"{n:,} {kind}(s) left out: {reason}" for (kind, reason), n in sorted(counts.items())]
 
 
@@ -85,10 +85,15 @@ def ruled_rows(
         else:
             kept.append({**row, "labels": ";".join(own)})
     if not kept:
-        reasons = Counter(reason for _, _, reason in left_out)
+        reasons = Counter(_kind_of(reason) for kind, _, reason in left_out if kind == "image")
         shown = "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common(6))
         raise DatasetError(f"no image is left of {len(rows)}: {shown or 'none was found'}.")
     return pd.DataFrame(kept), tuple(name for name in vocabulary if name not in done.rare)
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without what is particular to one image."""
+    return reason.split(" (")[0].split(":")[0].split(" Did you mean")[0]
 
 
 def write_rows(rows: RowTable, folder: Path) -> Path:

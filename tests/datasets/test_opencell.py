@@ -171,7 +171,7 @@ def test_rare_classes(raw):
     assert labels(dropped) == {"10": "cytoplasmic", "11": "cytoplasmic", "20": "cytoplasmic"}
     assert left(dropped, "image")["12"] == "rare class chromatin"
     assert left(dropped, "image")["21"] == "rare class nucleoplasm"
-    with pytest.raises(DatasetError, match="no image is left of 9"):
+    with pytest.raises(DatasetError, match=r"no image is left of 9: 9 x no label; 2 x no annotation of its ENSG.$"):
         read_opencell(OpenCellConfig(min_proteins=9), raw)
 
 
@@ -225,6 +225,12 @@ def test_all_problems_of_names_at_once(raw):
     assert "repeated FIDs (1)" in text and "FID00000012" in text
     assert "files in another target's folder (1)" in text
     assert "names that do not fit (1)" in text and "CID107" in text
+    (raw / "opencell-localization-annotations.csv").write_text("target_name,ensg_id,annotations_grade_3\nA,B,C\n")
+    (raw / "2021-09-29-public-annotations-flat.csv").write_text(
+        "ensg_id,target_name,annotation_name,annotation_grade\nB,A,golgi,3\n"
+    )
+    with pytest.raises(DatasetError, match=r"(?s)4 problems.*repeated FIDs.*annotation tables.*'B' is not ENSG"):
+        read_opencell(OpenCellConfig(), raw)
 
 
 def test_tables_that_differ(raw):
