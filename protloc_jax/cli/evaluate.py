@@ -21,6 +21,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--records", metavar="DIR", help="also score hand-made features of these records")
     parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")
     parser.add_argument("--unit", default="", metavar="COLUMN", help="column of the groups (default: protein, ... )")
+    parser.add_argument(
+        "--exclude",
+        metavar="COLUMN,...",
+        help="k-NN: images with an equal value in one of these columns never vote for each other ('none': all may; "
+        "default: well, field, and protein where the label is the protein's)",
+    )
     parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
     parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
     parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
@@ -57,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if args.split_file and (args.leave_out or args.split != "given"):
         raise ValueError("--split-file replaces --split and --leave-out; give one of them.")
     stored = split_file.read(args.split_file) if args.split_file else None
+    excluded = None
+    if args.exclude is not None:
+        excluded = [name.strip() for name in args.exclude.split(",") if name.strip() not in ("", "none")]
     set_up_compilation_cache()
     tables = {}
     for item in args.tables:
@@ -79,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         folds=args.folds,
         leave_out=args.leave_out,
+        exclude=excluded,
         split_file=stored,
         split_name=args.split_name,
         config=config,

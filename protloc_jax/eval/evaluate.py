@@ -20,7 +20,8 @@ from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.config import nearest as nearest_name
 from protloc_jax.data.splits import Split, leave_one_group_out
 from protloc_jax.eval import knn, outcome, scores, statistics
-from protloc_jax.eval.outcome import Outcome, Task
+from protloc_jax.eval.knn_curve import curve_of
+from protloc_jax.eval.outcome import Interval, Outcome, Task
 from protloc_jax.eval.probe import L2_PATH, nested_probe
 
 ABOUT = ("layer", "pooling", "channel_plan")
@@ -35,6 +36,9 @@ class EvaluateConfig:
     k: tuple[int, ...] = opt((1, 5, 10, 20, 50, 100), "neighbourhood sizes to choose from on validation rows")
     fixed_k: int = opt(20, "neighbourhood size where a split has no validation rows")
     temperature: float = opt(0.07, "k-NN votes weigh exp(cosine / temperature)")
+    vote: Literal["weighted", "majority", "cell-dino"] = opt(
+        "weighted", "k-NN rule: weighted shares, plain majority, or Cell-DINO's softmax over the largest k"
+    )
     l2: tuple[float, ...] = opt(L2_PATH, "probe strengths to choose from on validation rows")
     fixed_l2: float = opt(1e-2, "probe strength where a split has no validation rows")
     class_weight: Literal["none", "balanced"] = opt(
@@ -111,7 +115,7 @@ def evaluate_table(
         x = np.asarray(system.x, np.float32)
         entry: dict[str, Any] = {"about": dict(system.about), "features": x.shape[1], "scale": system.scale}
         for evaluator in config.evaluators:
-            made = _EVALUATE[evaluator](x, system, task, splits, config)
+            made = _EVALUATE[evaluator](x, system, task, splits, config, interval)
             entry[evaluator] = outcome.scored(made, task, splits, interval) | made.facts
             counts[evaluator][name] = statistics.group_sums(outcome.row_counts(made, task), unit[made.row])[0]
         results["systems"][name] = entry
@@ -169,7 +173,9 @@ def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _knn(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig) -> Outcome:
+def _knn(
+    x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig, interval: Interval
+) -> Outcome:
     hot, ids, ks = task.hot, task.excluded(), sorted({*config.k, config.fixed_k})
 
     def votes(bank: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, int]:
@@ -180,41 +186,44 @@ def _knn(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], con
             parts = tuple((part - mean) / np.where(spread > 1e-6, spread, 1) for part in parts)
         groups = {} if ids is None else {"bank_groups": ids[bank], "query_groups": ids[query]}
         found = knn.nearest(*parts, k=ks[-1], **groups)
-        return knn.vote(found, hot[bank], k=ks, temperature=config.temperature), int((found.found < ks[-1]).sum())
+        made = knn.vote(found, hot[bank], k=ks, temperature=config.temperature, rule=config.vote)
+        return made, int((found.found < ks[-1]).sum())
 
-    chosen, cuts, tested, short = [], [], [], 0
-    for split in splits:
-        k, cut = config.fixed_k, np.full(hot.shape[1], 0.5)
+    cuts = np.full((len(ks), len(splits), hot.shape[1]), 0.5)
+    validation = np.full((len(ks), len(splits)), np.nan)
+    chosen, tested, short = [], [], 0
+    for s, split in enumerate(splits):
+        k = config.fixed_k
         if len(split.val):
-            best = -1.0
-            for candidate, values in zip(ks, votes(split.train, split.val)[0], strict=True):
-                if candidate in config.k:
-                    at, f1 = _decided(values, hot[split.val], task, config)
-                    if f1 > best:
-                        k, cut, best = candidate, at, f1
+            for i, values in enumerate(votes(split.train, split.val)[0]):
+                cuts[i, s], validation[i, s] = _decided(values, hot[split.val], task, config)
+            # Of equal macro-F1 the smallest k, as they are sorted.
+            k = max((n for n in ks if n in config.k), key=lambda n: validation[ks.index(n), s])
         values, few = votes(np.concatenate([split.train, split.val]), split.test)
         tested.append(values)
         short += few
         chosen.append(k)
-        cuts.append(cut)
-    cut = np.stack(cuts)
-    curve = {}
-    for i, k in enumerate(ks):
-        one = outcome.pooled([values[i] for values in tested], task, splits, cut=cut)
-        curve[str(k)] = float(scores.macro_f1_of(outcome.row_counts(one, task).sum(axis=0)))
+    taken = [ks.index(k) for k in chosen]
+    cut = np.stack([cuts[i, s] for s, i in enumerate(taken)])
+    curve = curve_of(ks, tested, cuts, validation, chosen, task, splits, interval)
     facts = {
         "k": chosen,
         "chosen_by": _chosen_by(splits),
-        "macro_f1_by_k": curve,
+        "by_k": curve,
+        "macro_f1_by_k": {str(row["k"]): row["macro_f1"]["estimate"] for row in curve},
+        "validation_macro_f1": [float(validation[i, s]) for s, i in enumerate(taken)],
+        "vote": config.vote,
         "temperature": config.temperature,
         f"test_rows_with_fewer_than_{ks[-1]}_neighbours": short,
         **_threshold_facts(cut, task),
     }
-    own = [values[ks.index(k)] for values, k in zip(tested, chosen, strict=True)]
+    own = [values[i] for values, i in zip(tested, taken, strict=True)]
     return outcome.pooled(own, task, splits, cut=cut, facts=facts)
 
 
-def _probe(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig) -> Outcome:
+def _probe(
+    x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig, interval: Interval
+) -> Outcome:
     hot = task.hot
     fits = nested_probe(
         x,

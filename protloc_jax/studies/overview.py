@@ -21,6 +21,7 @@ from protloc_jax.eval.outcome import Task
 UNITS = ("protein", "antibody", "compound", "gene", "field", "well", "id")
 # Images that share one of these are near copies: they never vote for one another.
 NEIGHBOURS = ("well", "field")
+PROTEIN = "protein"
 SYNTHETIC = "simulated"
 
 
@@ -32,6 +33,7 @@ def score(
     split: Literal["given", "k-fold"] = "given",
     folds: int = 5,
     leave_out: str = "",
+    exclude: Sequence[str] | None = None,
     split_file: SplitFile | None = None,
     split_name: str = "",
     config: EvaluateConfig | None = None,
@@ -45,6 +47,8 @@ def score(
     label      column of class names (';' between several), `labels` unless another is asked for
     split      "given": the tables' own train, val and test; "k-fold": grouped by `unit`, stratified over labels
     leave_out  column (protein) each value of which is left out in turn, instead of a split
+    exclude    columns whose equal values may not vote for one another in k-NN; None: well and field, and protein where
+               the label is the protein's (equal in all its images, and shared by proteins)
     split_file splits made before, instead of all these; split_name: which of them (needed where test rows overlap)
     Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
     """
@@ -65,7 +69,7 @@ def score(
         unit=ids,
         unit_name=unit,
         split={"kind": split, "column": "split"} if split == "given" else {"kind": f"{folds}-fold", "grouped by": unit},
-        exclude={name: obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs},
+        exclude=_excluded(obs, hot, exclude),
     )
     systems = {name: _system(table, rows) for name, table in aligned.items()}
     if split_file is not None:
@@ -120,6 +124,29 @@ def _labels(table: FeatureTable, column: str) -> tuple[np.ndarray, tuple[str, ..
     _column(table.obs, column)
     renamed = table.obs.assign(labels=table.obs[column].fillna("").astype(str))
     return FeatureTable(table.x, renamed, {}).label_matrix()
+
+
+def _excluded(obs: pd.DataFrame, hot: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The groups within which images do not vote for one another; an image without a value is in no group."""
+    if names is None:
+        names = [name for name in NEIGHBOURS if name in obs]
+        names += [PROTEIN] if PROTEIN in obs and _is_of_proteins(obs[PROTEIN], hot) else []
+    missing = [f"'{name}'{nearest(name, list(obs))}" for name in names if name not in obs]
+    if missing:
+        raise ValueError(f"the tables have no column {', '.join(missing)} Columns: {', '.join(obs)}.")
+    return {name: obs[name].fillna("").astype(str).to_numpy() for name in names}
+
+
+def _is_of_proteins(column: pd.Series, hot: np.ndarray) -> bool:
+    """Whether all images of a protein have the same labels, and some label is that of several proteins."""
+    known = (column.notna() & (column != "")).to_numpy()
+    if not known.any():
+        return False
+    number = np.unique(column[known].astype(str), return_inverse=True)[1]
+    share = np.zeros((number.max() + 1, hot.shape[1]))
+    np.add.at(share, number, hot[known])
+    share /= np.bincount(number)[:, None]
+    return bool(np.isin(share, (0, 1)).all() and (share.sum(axis=0) > 1).any())
 
 
 def _column(obs: pd.DataFrame, name: str) -> np.ndarray:
