@@ -34,6 +34,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--split-name", default="", metavar="NAME", help="only this split of the file, or a pattern ('* seed=1')"
     )
+    parser.add_argument(
+        "--choose",
+        action="append",
+        default=[],
+        metavar="NAME=TABLE,TABLE,...",
+        help="one more row: the table (channel plan) chosen on the validation groups of every split; 'NAME=all'",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap")
     parser.add_argument(
         "--set",
@@ -92,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         split_file=stored,
         split_name=args.split_name,
         config=config,
+        choices=_choices(args.choose, list(tables)),
         seed=args.seed,
     )
     if args.out:
@@ -101,3 +109,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         print(f"wrote {args.out}")
     return 0
+
+
+def _choices(items: list[str], tables: list[str]) -> dict[str, list[str]]:
+    """{row's name: tables to choose among} of the words 'NAME=TABLE,TABLE'."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        name, sep, among = item.partition("=")
+        if not sep or not name or not among:
+            raise ValueError(f"--choose {item}: write NAME=TABLE,TABLE,... or NAME=all.")
+        if name in found:
+            raise ValueError(f"--choose {item}: the name '{name}' is given twice.")
+        found[name] = tables if among == "all" else [n.strip() for n in among.split(",")]
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.config import nearest as nearest_name
 from protloc_jax.data.splits import Split, leave_one_group_out
-from protloc_jax.eval import knn, outcome, scores, statistics
+from protloc_jax.eval import choose_plan, knn, outcome, scores, statistics
 from protloc_jax.eval.knn_curve import curve_of
 from protloc_jax.eval.outcome import Interval, Outcome, Task
 from protloc_jax.eval.probe import L2_PATH, nested_probe
@@ -88,15 +88,17 @@ def evaluate_table(
     config: EvaluateConfig | None = None,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Scores of every table as one plain dict, ready for JSON; `report_rows` makes table rows of it.
 
     pairs: (first, second) names to compare, first minus second (default: every later table minus every earlier one);
-    p-values are Holm-corrected within an evaluator. Raises ValueError for unknown names, tables of other lengths,
-    rows without exactly one label ("single"), features that are not finite, or rows tested twice.
+    p-values are Holm-corrected within an evaluator. choices: {name: tables}, each one more system: in every split the
+    table is chosen on validation rows (`choose_plan`); pairs may name it. Raises ValueError for unknown names, tables
+    of other lengths, rows without exactly one label ("single"), features that are not finite, or rows tested twice.
     """
-    config = config or EvaluateConfig()
-    _check(tables, task, splits, pairs)
+    config, choices = config or EvaluateConfig(), choices or {}
+    _check(tables, task, splits, pairs, choices)
     uncertainty = {"resamples": config.resamples, "level": config.level, "method": config.interval, "seed": config.seed}
 
     def interval(counts: np.ndarray) -> dict[str, Any]:
@@ -111,13 +113,26 @@ def evaluate_table(
     }
     unit = np.asarray(task.unit)
     counts: dict[str, dict[str, np.ndarray]] = {evaluator: {} for evaluator in config.evaluators}
+    outcomes: dict[str, dict[str, Outcome]] = {evaluator: {} for evaluator in config.evaluators}
+
+    def add(entry: dict[str, Any], evaluator: str, name: str, made: Outcome) -> None:
+        entry[evaluator] = outcome.scored(made, task, splits, interval) | made.facts
+        counts[evaluator][name] = statistics.group_sums(outcome.row_counts(made, task), unit[made.row])[0]
+        outcomes[evaluator][name] = made
+
     for name, system in tables.items():
         x = np.asarray(system.x, np.float32)
         entry: dict[str, Any] = {"about": dict(system.about), "features": x.shape[1], "scale": system.scale}
         for evaluator in config.evaluators:
-            made = _EVALUATE[evaluator](x, system, task, splits, config, interval)
-            entry[evaluator] = outcome.scored(made, task, splits, interval) | made.facts
-            counts[evaluator][name] = statistics.group_sums(outcome.row_counts(made, task), unit[made.row])[0]
+            add(entry, evaluator, name, _EVALUATE[evaluator](x, system, task, splits, config, interval))
+        results["systems"][name] = entry
+    for name, among in choices.items():
+        widths = {n: np.shape(tables[n].x)[1] for n in among}
+        entry = {"about": choose_plan.about_choice({n: tables[n].about for n in among}), "features": widths}
+        entry["chosen_among"] = list(among)
+        for evaluator in config.evaluators:
+            made = choose_plan.choose_plan({n: outcomes[evaluator][n] for n in among}, widths=widths)
+            add(entry, evaluator, name, made)
         results["systems"][name] = entry
     wanted = [(b, a) for a, b in itertools.combinations(tables, 2)] if pairs is None else list(pairs)
     for evaluator, by_name in counts.items():
@@ -134,6 +149,7 @@ def evaluate_left_out(
     inner_groups: Any = None,
     config: EvaluateConfig | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """`evaluate_table` with every group (protein) left out in turn: are classes learned on some found in another?
 
@@ -143,7 +159,7 @@ def evaluate_left_out(
     seed = (config or EvaluateConfig()).seed
     splits = leave_one_group_out(task.labels, groups, inner_groups=inner_groups, seed=seed)
     task = dataclasses.replace(task, split={**task.split, "left out in turn": group_name, "seed": seed})
-    return evaluate_table(tables, task, splits, config, pairs=pairs)
+    return evaluate_table(tables, task, splits, config, pairs=pairs, choices=choices)
 
 
 def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -211,7 +227,7 @@ def _knn(
         "chosen_by": _chosen_by(splits),
         "by_k": curve,
         "macro_f1_by_k": {str(row["k"]): row["macro_f1"]["estimate"] for row in curve},
-        "validation_macro_f1": [float(validation[i, s]) for s, i in enumerate(taken)],
+        choose_plan.VALIDATION: [float(validation[i, s]) for s, i in enumerate(taken)],
         "vote": config.vote,
         "temperature": config.temperature,
         f"test_rows_with_fewer_than_{ks[-1]}_neighbours": short,
@@ -234,16 +250,17 @@ def _probe(
         fixed_l2=config.fixed_l2,
         class_weight=config.class_weight,
     )
-    cut = np.full((len(splits), hot.shape[1]), 0.5)
+    cut, validation = np.full((len(splits), hot.shape[1]), 0.5), np.full(len(splits), np.nan)
     for f, split in enumerate(splits):
         if len(split.val):
-            cut[f] = _decided(fits.val_scores[f], hot[split.val], task, config)[0]
+            cut[f], validation[f] = _decided(fits.val_scores[f], hot[split.val], task, config)
     paths = [fit for fit in (fits.path, fits.refit) if fit is not None]
     facts = {
         "l2": fits.l2.tolist(),
         "chosen_by": _chosen_by(splits),
         "at_edge_of_path": fits.at_edge.tolist(),
         "validation_macro_f1": fits.val_metric.tolist(),
+        choose_plan.VALIDATION: validation.tolist(),
         "fits_not_converged": int(sum((~fit.converged).sum() for fit in paths)),
         **_threshold_facts(cut, task),
     }
@@ -298,7 +315,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs) -> None:
+def _check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs, choices) -> None:
     problems = []
     labels = np.asarray(task.labels)
     n = len(labels)
@@ -320,8 +337,12 @@ def _check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pa
             problems.append(f"table '{name}': about lacks {', '.join(absent)}.")
         if system.scale not in ("none", "standardise"):
             problems.append(f"table '{name}': scale={system.scale!r} is not one of 'none', 'standardise'.")
-    for name in dict.fromkeys(name for pair in pairs or () for name in pair if name not in tables):
-        problems.append(f"pairs name an unknown table '{name}'.{nearest_name(name, tables)}")
+    problems += choose_plan.check_choices(choices, list(tables))
+    if choices and not all(len(s.val) for s in splits):
+        problems.append(f"choices ({', '.join(choices)}) need validation rows in every split.")
+    known = [*tables, *choices]
+    for name in dict.fromkeys(name for pair in pairs or () for name in pair if name not in known):
+        problems.append(f"pairs name an unknown table '{name}'.{nearest_name(name, known)}")
     used = np.concatenate([np.asarray(rows, np.int64) for s in splits for rows in (s.train, s.val, s.test)] or [[]])
     if len({len(s.val) > 0 for s in splits}) > 1:
         problems.append("splits must all have validation rows, or none of them.")

@@ -38,6 +38,7 @@ def score(
     split_name: str = "",
     config: EvaluateConfig | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score feature tables that describe the same images; returns the plain dict of `evaluate_table`.
@@ -50,6 +51,7 @@ def score(
     exclude    columns whose equal values may not vote for one another in k-NN; None: well and field, and protein where
                the label is the protein's (equal in all its images, and shared by proteins)
     split_file splits made before, instead of all these; split_name: which of them (needed where test rows overlap)
+    choices    {name: tables}: one more row each, its table chosen on the validation groups of every split
     Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
     """
     if not tables:
@@ -72,17 +74,18 @@ def score(
         exclude=_excluded(obs, hot, exclude),
     )
     systems = {name: _system(table, rows) for name, table in aligned.items()}
+    asked: dict[str, Any] = {"config": config, "pairs": pairs, "choices": choices}
     if split_file is not None:
         task = dataclasses.replace(task, split=_described(split_file, split_name))
-        results = evaluate_table(systems, task, _stored(split_file, split_name, first, obs), config, pairs=pairs)
+        results = evaluate_table(systems, task, _stored(split_file, split_name, first, obs), **asked)
     elif leave_out:
         inner = next((obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs), None)
         results = evaluate_left_out(
-            systems, task, _column(obs, leave_out), group_name=leave_out, inner_groups=inner, config=config, pairs=pairs
+            systems, task, _column(obs, leave_out), group_name=leave_out, inner_groups=inner, **asked
         )
     else:
         splits = _given(obs) if split == "given" else k_fold_splits(k_fold(hot, ids, folds=folds, seed=seed))
-        results = evaluate_table(systems, task, splits, config, pairs=pairs)
+        results = evaluate_table(systems, task, splits, **asked)
     results["provenance"] = {name: dict(table.uns) for name, table in aligned.items()}
     results["unlabelled_rows_left_out"] = len(first.obs) - len(rows)
     results["synthetic"] = synthetic_source(aligned)

@@ -44,6 +44,7 @@ def build(
     best: str = "",
     log: Sequence[Mapping[str, Any]] = (),
     prototypes: int = 0,
+    published: Mapping[str, float] | None = None,
     maps: Mapping[str, FeatureTable] | None = None,
     attention: tuple[Encoder, np.ndarray, Sequence[str]] | None = None,
     config: str = "",
@@ -52,6 +53,7 @@ def build(
 
     best        the system to set off in tables and to show class by class (default: the last)
     log         lines of a run's metrics.jsonl, for the training curves; prototypes: K, for the level ln K
+    published   values of a paper by name, drawn beside k-NN over k
     maps        feature tables to draw as UMAPs
     attention   (encoder, raw images [B, H, W, C], a name for each) to draw attention maps of
     config      resolved configuration, folded away at the end
@@ -61,7 +63,7 @@ def build(
     best = best or list(results["systems"])[-1]
     page = Report(title, lead, synthetic=f"All images were simulated ({synthetic})." if synthetic else None)
     _scores(page, results, best, note)
-    _neighbours(page, results, note)
+    _neighbours(page, results, published or {}, note)
     _classes(page, results, best, note)
     if log:
         _training(page, log, prototypes, note)
@@ -138,7 +140,7 @@ def _scores(page: Report, results: Mapping[str, Any], best: str, note: str) -> N
         page.table(rows, caption="Paired differences over the same groups; p-values are Holm-corrected.")
 
 
-def _neighbours(page: Report, results: Mapping[str, Any], note: str) -> None:
+def _neighbours(page: Report, results: Mapping[str, Any], published: Mapping[str, float], note: str) -> None:
     """The k-NN curves, where more than one k was tried."""
     lines = curve_lines(results)
     if not any(len(line["k"]) > 1 for line in lines.values()):
@@ -152,7 +154,7 @@ def _neighbours(page: Report, results: Mapping[str, Any], note: str) -> None:
     )
     prior = results["chance"]["prior"]["macro_f1"]["estimate"]
     page.figure(
-        plots.over_k(lines, y_label="macro-F1, k-NN", chance=prior, note=note),
+        plots.over_k(lines, y_label="macro-F1, k-NN", published=published, chance=prior, note=note),
         caption="Macro-F1 of k-NN over k with 95 % intervals over held-out groups.",
     )
     page.table(curve_rows(results), caption="Every k, on test groups; the mean validation macro-F1 beside it.")

@@ -50,7 +50,7 @@ def test_every_k_is_scored_as_if_it_were_alone(multi, vote):
     best = int(np.argmax(validated))
     assert entry["k"] == [CONFIG.k[best]]
     assert entry["macro_f1"] == entry["by_k"][best]["macro_f1"]
-    assert entry["validation_macro_f1"] == pytest.approx([validated[best]])
+    assert entry["validation_macro_f1_of_choice"] == pytest.approx([validated[best]])
     for i, row in enumerate(entry["by_k"]):
         truth = task.hot[split.test]
         counts = statistics.group_sums(scores.row_counts(truth, found["test"][i]), task.unit[split.test])[0]
