@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from protloc_jax.channels import (
     ROLES,
@@ -92,23 +92,21 @@ def plan_of(text: str, model: ChannelSet, source: ChannelSet) -> ChannelPlan:
     return _renamed(_filled(model, source, pattern) if kind.endswith("+copy") else natural(model, source), kind)
 
 
-def plans_for(model: ChannelSet, source: ChannelSet, *, seeds: Iterable[int] = (0,)) -> dict[str, ChannelPlan]:
+def plans_for(model: ChannelSet, source: ChannelSet, *, seeds: Sequence[int] = (0,)) -> dict[str, ChannelPlan]:
     """Every plan that applies, by its text; of several texts with the same wiring the first.
 
     Natural (or, for slots that are colours, colour) with both ways of filling, per channel, replicated, and for each
     of `seeds` the slots in a random order, in one pass and per channel. `ChannelPlan.width` tells the widths.
     """
-    texts = []
-    start = "colour" if is_coloured(model) and not set(model.names) & set(source.names) else ""
-    roles = coloured(model) if start else model
+    by_colour = is_coloured(model) and not set(model.names) & set(source.names)
+    roles = coloured(model) if by_colour else model
+    one, each = ("colour", "colour-per-channel") if by_colour else ("natural", "per-channel")
+    natural_ones, moved = [], []
     if _matches(roles, source):
-        one, each = start or "natural", "colour-per-channel" if start else "per-channel"
-        texts += [one, f"{one}+copy", f"{one}+copy:{','.join(reversed(source.names))}", each]
-    if roles.protein is not None:
-        texts.append(f"per-channel:{model.names[roles.protein]}")
-    texts.append("replicate")
-    if _matches(roles, source):
-        texts += [f"permuted:{seed}{more}" for more in ("", f":{each}") for seed in seeds] if len(model) > 1 else []
+        natural_ones = [one, f"{one}+copy", f"{one}+copy:{','.join(reversed(source.names))}", each]
+        moved = [f"permuted:{seed}{more}" for more in ("", f":{each}") for seed in seeds] if len(model) > 1 else []
+    in_slot = [f"per-channel:{model.names[roles.protein]}"] if roles.protein is not None else []
+    texts = [*natural_ones, *in_slot, "replicate", *moved]
     found: dict[str, ChannelPlan] = {}
     for text in texts:
         plan = plan_of(text, model, source)

@@ -41,6 +41,13 @@ def add_parser(subparsers) -> None:
         metavar="NAME=TABLE,TABLE,...",
         help="one more row: the table (channel plan) chosen on the validation groups of every split; 'NAME=all'",
     )
+    parser.add_argument(
+        "--equal-width",
+        choices=("pairs", "random", "pca"),
+        default="",
+        help="tables of unequal width: compare only those of one width (pairs), or bring all to the narrowest by a "
+        "random projection or by principal components of training rows",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap")
     parser.add_argument(
         "--set",
@@ -99,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         split_file=stored,
         split_name=args.split_name,
         config=config,
+        equal_width=args.equal_width,
         choices=_choices(args.choose, list(tables)),
         seed=args.seed,
     )

@@ -147,6 +147,28 @@ def test_images_of_one_protein_that_are_alike_do_not_vote_for_each_other():
     assert f1[0] < 0.75 < 0.95 < f1[1]
 
 
+def test_choices_and_equal_widths_of_whole_tables():
+    both = tables()
+    wide = both["good"]
+    both["wide"] = FeatureTable(np.hstack([wide.x, both["noise"].x]), wide.obs, {})
+    compared = score(both, config=CONFIG, equal_width="pairs")
+    assert [(d["first"], d["second"]) for d in compared["differences"]] == [("good", "noise")]
+    results = score(both, config=CONFIG, equal_width="pca", choices={"chosen": ["noise", "wide"]})
+    assert results["systems"]["chosen"]["knn"]["chosen"] == ["wide"]
+    assert results["systems"]["wide"]["about"]["projection"] == "6 -> 3 principal components of 48 training rows"
+    folds = score(both, config=CONFIG, equal_width="random", split="k-fold", folds=3, choices={"c": ["good", "wide"]})
+    assert {s["features"] for n, s in folds["systems"].items() if n != "c"} == {3}
+    assert "chosen in" in build(folds, title="t").render()
+    for options, words in (
+        ({"equal_width": "pca", "split": "k-fold"}, "held out by another split"),
+        ({"equal_width": "pca", "leave_out": "protein"}, "use 'random'"),
+        ({"equal_width": "pair"}, "Did you mean 'pairs'"),
+        ({"choices": {"c": ["good", "wid"]}}, "'wid' Did you mean 'wide'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            score(both, config=CONFIG, **options)
+
+
 def test_another_label_column():
     results = score(tables(), label="split", split="k-fold", config=CONFIG)
     assert results["task"]["label_names"] == ["test", "train", "val"]
