@@ -25,6 +25,10 @@ def print_scores(results: Mapping[str, Any]) -> None:
     curves = curve_rows(results)
     if len({row["k"] for row in curves}) > 1:
         console.print(_table("k-NN over k, on test groups (chosen: on validation groups)", curves))
+    for name, system in results["systems"].items():
+        for key in (k for k in EVALUATORS if "chosen" in system.get(k, {})):
+            taken = ", ".join(dict.fromkeys(system[key]["chosen"]))
+            console.print(f"{EVALUATORS[key]:>12}: {name} = {taken}, on validation groups", highlight=False)
     for d in results["differences"]:
         f1 = d["macro_f1"]
         if f1["low"] is not None:

@@ -171,11 +171,13 @@ def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         "bootstrap seed": results["settings"]["seed"],
     }
 
-    def add(name: str, evaluator: str, entry: Mapping[str, Any], about: Mapping[str, Any], choice: str) -> None:
+    def add(name: str, evaluator: str, entry: Mapping[str, Any], system: Mapping[str, Any], choice: str) -> None:
         whole, by_unit = entry["macro_f1"], entry["by_unit"]["macro_f1"]
         values = {"macro-F1": whole["estimate"], "low": whole["low"], "high": whole["high"]}
         values |= {"macro-F1 by unit": by_unit["estimate"], "accuracy": entry["accuracy"]}
-        where = {key.replace("_", " "): about.get(key, "") for key in ABOUT}
+        where = {key.replace("_", " "): system.get("about", {}).get(key, "") for key in ABOUT}
+        width = system.get("features", "")
+        where["width"] = ", ".join(map(str, sorted(set(width.values())))) if isinstance(width, Mapping) else width
         rows.append({"features": name, "evaluator": evaluator, **values, "choice": choice, **where, **common})
 
     for name, entry in results["chance"].items():
@@ -185,7 +187,8 @@ def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             if evaluator in system:
                 entry = system[evaluator]
                 values = ", ".join(f"{v:.3g}" for v in sorted(set(entry[key])))
-                add(name, evaluator, entry, system["about"], f"{key} {values} ({entry['chosen_by']})")
+                taken = f"; {', '.join(dict.fromkeys(entry['chosen']))}" if "chosen" in entry else ""
+                add(name, evaluator, entry, system, f"{key} {values}{taken} ({entry['chosen_by']})")
     return rows
 
 

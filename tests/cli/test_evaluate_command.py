@@ -42,7 +42,7 @@ def test_curve_choice_and_page(tables, tmp_path, capsys):
     options = ["--choose", "plan by validation=all", "--set", "vote=majority", "--out", str(out)]
     assert main(["evaluate", *tables, *QUICK, *options]) == 0
     said = capsys.readouterr().out
-    assert "k-NN over k" in said and "plan by validation" in said
+    assert "k-NN over k" in said and "k-NN: plan by validation = " in said
     results = json.loads(out.read_text())
     assert results["task"]["excluded_neighbours"] == ["field", "protein"]
     for name in ("natural", "per-channel"):

@@ -60,7 +60,9 @@ def test_the_plan_that_is_best_on_test_rows_is_not_taken_for_it():
     assert systems["chosen"]["knn"]["k"] == systems["early"]["knn"]["k"]
     assert [d["first"] for d in results["differences"]] == ["chosen", "chosen"]
     assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert evaluate.report_rows(results)[-1]["channel plan"] == "chosen"
+    last = evaluate.report_rows(results)[-1]
+    assert (last["channel plan"], last["width"]) == ("chosen", "4")
+    assert "; early (validation macro-F1)" in last["choice"]
 
 
 def test_every_split_chooses_for_itself_and_rows_are_pooled():
