@@ -47,3 +47,45 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in (row.get(c, "") for c in rows[-1])))
     return table
+
+
+def print_heads(results: Mapping[str, Any]) -> None:
+    """Print trained heads' scores: one row a table, chance first; "+-" under the name of what varies."""
+    console = Console(soft_wrap=True)
+    task, head = results["task"], results["settings"]["head"]
+    tag = "SYNTHETIC IMAGES. " if results.get("synthetic") else ""
+    tag += f"CONTROL: {results['control']}. " if results["control"] else ""
+    title = (
+        f"{tag}Macro-F1 of trained heads ({head['arch']}, {head['epochs']} epochs, decision {head['decision']}), "
+        f"{len(task['label_names'])} classes, {task['test_rows']} test images of {task['test_units']} held-out groups "
+        f"({task['unit']}; {', '.join(f'{k} {v}' for k, v in task['split'].items())})"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("features")
+    columns = ("by image", "interval", f"by {task['unit']}", "interval", "sd over seeds", "sd over splits")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, entry in results["chance"].items():
+        table.add_row(
+            f"chance ({name})", *_with_interval(entry["macro_f1"]), *_with_interval(entry["by_unit"]["macro_f1"])
+        )
+    for name, system in results["systems"].items():
+        entry = system["head"]
+        scores = (*_with_interval(entry["macro_f1"]), *_with_interval(entry["by_unit"]["macro_f1"]))
+        spreads = (entry[over]["image_macro_f1"]["sd"] for over in ("over_seeds", "over_splits"))
+        table.add_row(name, *scores, *("-" if sd is None else f"{sd:.3f}" for sd in spreads))
+    console.print(table)
+    for d in results["differences"]:
+        f1 = d["macro_f1"]
+        if f1["low"] is not None:
+            console.print(
+                f"{d['first']} - {d['second']} = {f1['estimate']:+.3f} [{f1['low']:+.3f}, {f1['high']:+.3f}], "
+                f"p (Holm) {d['p_value_holm']:.3f}",
+                highlight=False,
+            )
+
+
+def _with_interval(score: Mapping[str, Any]) -> tuple[str, str]:
+    low, high = score["low"], score["high"]
+    estimate = "-" if score["estimate"] is None else f"{score['estimate']:.3f}"
+    return estimate, "-" if low is None else f"{low:.3f}-{high:.3f}"

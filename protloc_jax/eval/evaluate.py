@@ -98,7 +98,7 @@ def evaluate_table(
     of other lengths, rows without exactly one label ("single"), features that are not finite, or rows tested twice.
     """
     config, choices = config or EvaluateConfig(), choices or {}
-    _check(tables, task, splits, pairs, choices)
+    check(tables, task, splits, pairs, choices)
     uncertainty = {"resamples": config.resamples, "level": config.level, "method": config.interval, "seed": config.seed}
 
     def interval(counts: np.ndarray) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def evaluate_table(
     wanted = [(b, a) for a, b in itertools.combinations(tables, 2)] if pairs is None else list(pairs)
     for evaluator, by_name in counts.items():
         results["differences"] += _differences(evaluator, by_name, wanted, uncertainty)
-    return _plain(results)
+    return plain(results)
 
 
 def evaluate_left_out(
@@ -305,20 +305,24 @@ def _threshold_facts(cut: np.ndarray, task: Task) -> dict[str, Any]:
     return {"thresholds": cut.tolist()} if task.kind == "multi" else {}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy scalars and NaN out, so that the JSON is valid anywhere."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs, choices) -> None:
+def check(
+    tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs, choices: Mapping[str, Any] | None = None
+) -> None:
+    """ValueError listing all that does not fit in tables, task, splits, pairs of names to compare and choices."""
+    choices = choices or {}
     problems = []
     labels = np.asarray(task.labels)
     n = len(labels)

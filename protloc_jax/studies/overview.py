@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,9 @@ import pandas as pd
 from protloc_jax.config import nearest
 from protloc_jax.data.manifest import capped
 from protloc_jax.data.split_file import SplitFile, basis_columns
-from protloc_jax.data.splits import Split, k_fold, k_fold_splits
+from protloc_jax.data.splits import Split, k_fold, k_fold_splits, leave_one_group_out
 from protloc_jax.eval.equal_width import at_equal_width, pairs_of_equal_width
-from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_left_out, evaluate_table
+from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_table
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.outcome import Task
 
@@ -58,6 +58,59 @@ def score(
     equal_width  "pairs": compare only tables of one width; "random", "pca": bring all to the narrowest (`equal_width`)
     Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
     """
+    asked = question(
+        tables,
+        unit=unit,
+        label=label,
+        split=split,
+        folds=folds,
+        leave_out=leave_out,
+        split_file=split_file,
+        split_name=split_name,
+        # Validation rows inside each left-out split have always been drawn by the config's seed.
+        seed=(config or EvaluateConfig()).seed if leave_out else seed,
+        exclude=exclude,
+    )
+    systems = asked.systems
+    if equal_width and equal_width not in EQUAL_WIDTH:
+        raise ValueError(
+            f"equal_width='{equal_width}': not one of {', '.join(EQUAL_WIDTH)}.{nearest(equal_width, EQUAL_WIDTH)}"
+        )
+    if equal_width == "pca" and leave_out:
+        raise ValueError("equal_width='pca' needs one split: with groups left out in turn, use 'random'.")
+    if equal_width == "pairs" and pairs is None:
+        pairs = pairs_of_equal_width(systems)
+    if equal_width == "random":
+        systems = at_equal_width(systems, kind="random", seed=seed)
+    if equal_width == "pca":
+        systems = at_equal_width(systems, kind="pca", splits=asked.splits)
+    results = evaluate_table(systems, asked.task, asked.splits, config, pairs=pairs, choices=choices)
+    return {**results, **asked.facts}
+
+
+class Question(NamedTuple):
+    """What is put to every evaluator: tables in one row order, the task, its splits, and facts for the results."""
+
+    systems: dict[str, System]
+    task: Task
+    splits: list[Split]
+    facts: dict[str, Any]
+
+
+def question(
+    tables: Mapping[str, FeatureTable],
+    *,
+    unit: str = "",
+    label: str = "labels",
+    split: Literal["given", "k-fold"] = "given",
+    folds: int = 5,
+    leave_out: str = "",
+    split_file: SplitFile | None = None,
+    split_name: str = "",
+    seed: int = 0,
+    exclude: Sequence[str] | None = None,
+) -> Question:
+    """The labelled rows of feature tables with their groups and splits; arguments as in `score`."""
     if not tables:
         raise ValueError("no feature tables to score.")
     aligned = _aligned(tables)
@@ -77,36 +130,21 @@ def score(
         split={"kind": split, "column": "split"} if split == "given" else {"kind": f"{folds}-fold", "grouped by": unit},
         exclude=_excluded(obs, hot, exclude),
     )
-    systems = {name: _system(table, rows) for name, table in aligned.items()}
-    if equal_width and equal_width not in EQUAL_WIDTH:
-        raise ValueError(
-            f"equal_width='{equal_width}': not one of {', '.join(EQUAL_WIDTH)}.{nearest(equal_width, EQUAL_WIDTH)}"
-        )
-    if equal_width == "pca" and leave_out:
-        raise ValueError("equal_width='pca' needs one split: with groups left out in turn, use 'random'.")
-    if equal_width == "pairs" and pairs is None:
-        pairs = pairs_of_equal_width(systems)
-    if equal_width == "random":
-        systems = at_equal_width(systems, kind="random", seed=seed)
-    asked: dict[str, Any] = {"config": config, "pairs": pairs, "choices": choices}
-    if leave_out and split_file is None:
+    if split_file is not None:
+        task = dataclasses.replace(task, split=_described(split_file, split_name))
+        splits = _stored(split_file, split_name, first, obs)
+    elif leave_out:
         inner = next((obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs), None)
-        results = evaluate_left_out(
-            systems, task, _column(obs, leave_out), group_name=leave_out, inner_groups=inner, **asked
-        )
+        splits = leave_one_group_out(hot, _column(obs, leave_out), inner_groups=inner, seed=seed)
+        task = dataclasses.replace(task, split={**task.split, "left out in turn": leave_out, "seed": seed})
     else:
-        if split_file is not None:
-            task = dataclasses.replace(task, split=_described(split_file, split_name))
-            splits = _stored(split_file, split_name, first, obs)
-        else:
-            splits = _given(obs) if split == "given" else k_fold_splits(k_fold(hot, ids, folds=folds, seed=seed))
-        if equal_width == "pca":
-            systems = at_equal_width(systems, kind="pca", splits=splits)
-        results = evaluate_table(systems, task, splits, **asked)
-    results["provenance"] = {name: dict(table.uns) for name, table in aligned.items()}
-    results["unlabelled_rows_left_out"] = len(first.obs) - len(rows)
-    results["synthetic"] = synthetic_source(aligned)
-    return results
+        splits = _given(obs) if split == "given" else k_fold_splits(k_fold(hot, ids, folds=folds, seed=seed))
+    facts = {
+        "provenance": {name: dict(table.uns) for name, table in aligned.items()},
+        "unlabelled_rows_left_out": len(first.obs) - len(rows),
+        "synthetic": synthetic_source(aligned),
+    }
+    return Question({name: _system(table, rows) for name, table in aligned.items()}, task, splits, facts)
 
 
 def synthetic_source(tables: Mapping[str, FeatureTable]) -> str:

@@ -1,0 +1,223 @@
+"""Trained heads as a folder: `head.safetensors` (weights, scaler, thresholds) and `head.json` (everything else).
+
+A folder holds all heads of a run, one for each seed and split. `predict` averages the probabilities of all of them, or
+takes one. Rows that some of these heads were trained on are not held out: scores come from `heads.classify` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from protloc_jax.config import from_mapping, to_dict
+from protloc_jax.data.durable import write_whole
+from protloc_jax.data.manifest import listed
+from protloc_jax.eval import scores
+from protloc_jax.eval.features import FeatureTable
+from protloc_jax.eval.head_config import HeadConfig
+from protloc_jax.eval.head_network import layout
+from protloc_jax.eval.head_training import TrainedHeads, probabilities
+
+FORMAT_VERSION = 1
+WEIGHTS, FACTS = "head.safetensors", "head.json"
+# What of a table's provenance describes the images, or where a file lay: it may differ where a head is used.
+_OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "label_names", "label_kind", "left_out", "protloc_jax")
+
+
+class Prediction(NamedTuple):
+    """Probabilities float [N, C] and the labels decided from them, bool [N, C]."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Heads:
+    """Heads of S seeds and F splits, ready to predict.
+
+    params: name -> {"kernel" [S, F, in, out], "bias" [S, F, out]}; mean and scale [F, D]; thresholds [S, F, C];
+    features: provenance of the features they were trained on; about: splits and data, for the record.
+    """
+
+    config: HeadConfig
+    label_names: tuple[str, ...]
+    split_names: tuple[str, ...]
+    params: Mapping[str, Mapping[str, np.ndarray]]
+    mean: np.ndarray
+    scale: np.ndarray
+    thresholds: np.ndarray
+    features: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+    @property
+    def features_digest(self) -> str:
+        """SHA-256 of what made the features: weights, preparation, plan, layer and pooling, not which images."""
+        return digest_of(self.features)
+
+    def predict(self, features: Any, *, seed: int | None = None, split: str | None = None) -> Prediction:
+        """Probabilities and labels of features [N, D], or of a `FeatureTable`.
+
+        seed, split: one of `config.seeds`, one of `split_names` (None: the mean over all of them, of probabilities and
+        thresholds). A table must have been made as the training table was. Raises ValueError for another width, other
+        provenance, an unknown seed or split.
+        """
+        x = self._matching(features)
+        seeds = range(len(self.config.seeds)) if seed is None else [_place(seed, self.config.seeds, "seed")]
+        folds = range(len(self.split_names)) if split is None else [_place(split, self.split_names, "split")]
+        total, cut = np.zeros((len(x), len(self.label_names))), np.zeros(len(self.label_names))
+        for s in seeds:
+            for f in folds:
+                own = jax.tree.map(lambda leaf, s=s, f=f: leaf[s, f], dict(self.params))
+                total += probabilities(x, own, self.mean[f], self.scale[f], self.config)
+                cut += self.thresholds[s, f]
+        members = len(seeds) * len(folds)
+        kind: scores.Kind = "single" if self.config.decision == "argmax" else "multi"
+        mean = total / members
+        return Prediction(mean, scores.decide(mean, kind=kind, threshold=cut / members))
+
+    def _matching(self, features: Any) -> np.ndarray:
+        if isinstance(features, FeatureTable):
+            mine, theirs = _of_features(self.features), _of_features(features.uns)
+            unlike = [
+                f"{key}: {mine.get(key, '(none)')} in the head, {theirs.get(key, '(none)')} in the table"
+                for key in sorted({*mine, *theirs})
+                if mine.get(key) != theirs.get(key)
+            ]
+            if unlike:
+                raise ValueError(f"the features were made otherwise than those of the head: {listed(unlike)}")
+            features = features.x
+        x = np.asarray(features)
+        if x.ndim != 2 or x.shape[1] != self.mean.shape[1]:
+            raise ValueError(f"features {list(x.shape)} do not fit a head for [N, {self.mean.shape[1]}].")
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{bad.size} rows of features are not finite, the first is row {bad[0]}.")
+        return x
+
+
+def heads_of(
+    trained: TrainedHeads,
+    thresholds: np.ndarray,
+    *,
+    label_names: tuple[str, ...],
+    split_names: tuple[str, ...],
+    features: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Heads:
+    """`Heads` of a training, with thresholds [S, F, C] and what is known of the features (a table's `uns`)."""
+    return Heads(
+        trained.config,
+        tuple(label_names),
+        tuple(split_names),
+        trained.params,
+        trained.mean,
+        trained.scale,
+        np.asarray(thresholds, np.float64),
+        dict(features or {}),
+        dict(about or {}),
+    )
+
+
+def digest_of(provenance: Mapping[str, Any]) -> str:
+    """SHA-256 of a feature table's provenance without what describes its images."""
+    return hashlib.sha256(json.dumps(_of_features(provenance), sort_keys=True).encode()).hexdigest()
+
+
+def save_heads(heads: Heads, folder: str | Path) -> Path:
+    """Write heads to a folder, which is made; returns it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{name}/{part}": leaf for name, own in heads.params.items() for part, leaf in own.items()}
+    tensors |= {"mean": heads.mean, "scale": heads.scale, "thresholds": heads.thresholds}
+    weights = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "config": to_dict(heads.config),
+        "label_names": list(heads.label_names),
+        "split_names": list(heads.split_names),
+        "features": dict(heads.features),
+        "features_sha256": heads.features_digest,
+        "about": dict(heads.about),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / FACTS, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+    return folder
+
+
+def load_heads(folder: str | Path) -> Heads:
+    """Read heads written by `save_heads`; nothing of the files is run.
+
+    Raises FileNotFoundError, or ValueError naming the file: another format, tensors that lack or do not fit, or weights
+    that are not those the description was written with.
+    """
+    folder = Path(folder)
+    for name in (WEIGHTS, FACTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no trained head: {name} is missing.")
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        if facts["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {facts['format_version']}; this version reads {FORMAT_VERSION}.")
+        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        if found != facts["weights_sha256"]:
+            raise ValueError(f"{WEIGHTS} was changed after writing (SHA-256 {found[:16]}).")
+        tensors = load_file(folder / WEIGHTS)
+        config = from_mapping(HeadConfig, facts["config"])
+        labels, splits = tuple(facts["label_names"]), tuple(facts["split_names"])
+        wanted = _shapes(config, len(labels), len(splits), tensors["mean"].shape[-1])
+        unlike = [
+            f"{name}: {list(tensors[name].shape) if name in tensors else '(absent)'}, not {list(shape)}"
+            for name, shape in wanted.items()
+            if name not in tensors or tensors[name].shape != shape
+        ]
+        unlike += [f"{name}: unknown" for name in tensors if name not in wanted]
+        if unlike:
+            raise ValueError(f"{WEIGHTS} does not fit its description: {listed(unlike)}")
+    except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"{folder / FACTS}: {error}") from error
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in tensors.items():
+        layer, _, part = name.partition("/")
+        if part:
+            params.setdefault(layer, {})[part] = array
+    return Heads(
+        config,
+        labels,
+        splits,
+        params,
+        tensors["mean"],
+        tensors["scale"],
+        tensors["thresholds"],
+        facts["features"],
+        facts["about"],
+    )
+
+
+def _shapes(config: HeadConfig, classes: int, splits: int, features: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a file."""
+    members = len(config.seeds), splits
+    shapes: dict[str, tuple[int, ...]] = {"mean": (splits, features), "scale": (splits, features)}
+    shapes["thresholds"] = (*members, classes)
+    for name, (inputs, outputs) in layout(config, features, classes).items():
+        shapes |= {f"{name}/kernel": (*members, inputs, outputs), f"{name}/bias": (*members, outputs)}
+    return shapes
+
+
+def _of_features(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in provenance.items() if key not in _OF_IMAGES}
+
+
+def _place(value: Any, known: tuple, what: str) -> int:
+    if value not in known:
+        raise ValueError(f"no head of {what} {value}; there are {', '.join(map(str, known))}.")
+    return known.index(value)
