@@ -133,13 +133,26 @@ class ChannelPlan:
     def slots(self) -> int:
         return len(self.passes[0])
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The source channels that some pass reads, in the order in which they first occur."""
+        return tuple(n for n in dict.fromkeys(itertools.chain(*self.passes)) if n is not None)
+
+    @property
+    def text(self) -> str:
+        """The wiring as `channel_plans.plan_of` reads it: 'passes:gfp,0;0,nucleus', a pass after another."""
+        return "passes:" + ";".join(",".join(name or "0" for name in slots) for slots in self.passes)
+
+    def width(self, dim: int) -> int:
+        """Width of the features of a model whose class token has `dim` numbers."""
+        return dim * len(self.passes)
+
     def apply(self, images, channels: ChannelSet) -> list:
         """Arrange `images` [B, H, W, C] (NumPy or jax) into one [B, H, W, slots] array a pass.
 
         Raises ValueError naming every channel that the plan needs and the images lack.
         """
-        needed = [n for n in dict.fromkeys(itertools.chain(*self.passes)) if n is not None]
-        at = dict(zip(needed, channels.select(needed), strict=True))
+        at = dict(zip(self.used, channels.select(self.used), strict=True))
         if isinstance(images, np.ndarray):
             xp = np
         else:

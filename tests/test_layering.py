@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "protloc_jax"
 RANKS: dict[str, float] = {
     **dict.fromkeys(("config", "xla_flags"), 0),
     **dict.fromkeys(("channels", "images"), 0.5),
+    "channel_plans": 0.75,
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),
     "views": 1.5,
     **dict.fromkeys(("datasets", "model", "objective", "knowledge", "report"), 2),
@@ -28,7 +29,7 @@ RANKS: dict[str, float] = {
     "cli": 6,
 }
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-NO_JAX = ("data", "simulate", "datasets", "images", "config", "channels", "xla_flags")
+NO_JAX = ("data", "simulate", "datasets", "images", "config", "channels", "channel_plans", "xla_flags")
 
 
 def room_of(module: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 # Option -> field of `convert.Options`, in the order of the help.
@@ -32,7 +33,8 @@ def add_parser(subparsers) -> None:
         help="weights of another project as a checkpoint of this one",
         description="Read weights of timm, facebookresearch/dino and dinov2, DINO4Cells, Hugging Face or big_vision, "
         "and write them as a checkpoint that `protloc embed` and `protloc pretrain` take. Nothing is guessed: what the "
-        "tensors do not show comes from --model, from a config beside the file, or from the options.",
+        "tensors do not show comes from --model, from a config beside the file, or from the options. SRC may also be "
+        "a run or checkpoint of this project: then its stem is adapted (--to-channels, --stem).",
     )
     parser.add_argument("file", metavar="SRC", help="a file (.safetensors .pth .bin .npz), a folder, or hf://org/name")
     parser.add_argument("--out", metavar="DIR", help="directory that is written")
@@ -56,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
     from protloc_jax.convert.convert import convert
     from protloc_jax.convert.save import save
+    from protloc_jax.eval.load import is_foreign
 
     if not args.out and not args.dry_run:
         raise ValueError("--out DIR is needed (or --dry-run).")
+    if not is_foreign(args.file) and Path(args.file).is_dir():
+        return _fit(args)
     begun = time.monotonic()
     options: dict[str, Any] = {name: getattr(args, name) for name in (*FACTS, *NUMBERS)}
     converted = convert(args.file, which=args.which, stem_map=_pairs(args.map), **options)
@@ -67,6 +72,24 @@ def run(args: argparse.Namespace) -> int:
         where = save(converted, args.out, um_per_pixel=args.um_per_pixel)
         print(f"wrote         {where}")
     print(f"seconds       {time.monotonic() - begun:.1f}")
+    return 0
+
+
+def _fit(args: argparse.Namespace) -> int:
+    """A checkpoint of this project with its stem adapted to other channels."""
+    from protloc_jax.channels import parse
+    from protloc_jax.convert.own_weights import fit_to_channels
+
+    given = [_option(name) for name in (*FACTS, *NUMBERS) if getattr(args, name)]
+    strange = [option for option in given if option not in ("--to-channels", "--stem")]
+    if strange or not (args.to_channels and args.stem and args.out):
+        raise ValueError(
+            f"{args.file} is a checkpoint of this project: what can be changed is its stem, by --to-channels, --stem "
+            f"and --out{'; it knows the rest: ' + ', '.join(strange) if strange else ''}."
+        )
+    where, record = fit_to_channels(args.file, args.out, parse(args.to_channels), args.stem, mapping=_pairs(args.map))
+    print(f"stem          {record['channels']} -> {record['to']} by '{record['how']}'")
+    print(f"wrote         {where}")
     return 0
 
 

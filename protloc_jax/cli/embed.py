@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from protloc_jax.channels import ChannelSet
@@ -20,7 +20,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--weights", required=True, metavar="DIR", help="run directory, or one of its checkpoints")
     parser.add_argument("--records", required=True, metavar="DIR", help="records folder made by `protloc data pack`")
-    parser.add_argument("--out", required=True, metavar="FILE", help="feature table to write, .h5ad or .parquet")
+    parser.add_argument("--out", metavar="FILE", help="feature table to write, .h5ad or .parquet")
     parser.add_argument(
         "--which", choices=("teacher", "params"), default="teacher", help="teacher, or student (params)"
     )
@@ -29,13 +29,20 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--pooling", choices=("cls", "mean", "cls+mean"), default="cls", help="what a feature is")
     parser.add_argument(
         "--plan",
-        choices=("natural", "replicate", "per-channel"),
         default="natural",
-        help="how the images' channels reach the model: each in the slot of its name or role (default); one pass a "
-        "channel, repeated into every slot (RGB weights); one pass a channel, alone in its slot. Passes "
-        "stand side by side",
+        metavar="PLAN",
+        help="how the images' channels reach the model's slots: natural (by name or role; default), natural+copy "
+        "(the rest filled in turn), per-channel and replicate (one pass a channel, alone in its slot or in all), "
+        "colour (RGB weights: g protein, b nucleus), permuted:SEED, slots:r=,g=gfp,b=nucleus, "
+        "passes:gfp,0,0,0;0,0,nucleus,0. 'list' shows all that apply, with the width of their features, and stops",
     )
-    parser.add_argument("--size", type=int, default=0, metavar="PX", help="side images are brought to (0: as trained)")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=0,
+        metavar="PX|native",
+        help="side images are brought to (0: as trained; native: as they are, neither resized nor cropped)",
+    )
     parser.add_argument("--batch", type=int, default=64, help="images a batch")
     parser.add_argument(
         "--bad",
@@ -56,21 +63,34 @@ def run(args: argparse.Namespace) -> int:
     append_cpu_flags()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from protloc_jax.channel_plans import plan_lines, plans_for, shown, unused
     from protloc_jax.data import read
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.embed import embed, skipped_file
     from protloc_jax.eval.load import load, untrained
 
+    if args.plan != "list" and not args.out:
+        raise ValueError("--out FILE: say which feature table to write, .h5ad or .parquet.")
     set_up_compilation_cache()
     if args.untrained:
         encoder = untrained(args.weights, size=args.size)
     else:
         encoder = load(args.weights, which=args.which, size=args.size)
     with read.open(args.records, tolerant=args.bad == "skip") as records:
-        encoder = _planned(encoder, records.info.channel_set, args.plan)
+        channels = records.info.channel_set
+        if args.plan == "list":
+            print(f"weights   {encoder.provenance['weights']} ({encoder.channels})\nimages    {channels}")
+            print("\n".join(plan_lines(plans_for(encoder.channels, channels), encoder.dim)))
+            return 0
+        encoder = _planned(encoder, channels, args.plan)
         rows = records.manifest.rows(args.split)
         print(f"weights   {encoder.provenance['weights']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
+        if encoder.plan is not None:
+            passes, left = len(encoder.plan.passes), unused(encoder.plan, channels)
+            print(f"passes    {shown(encoder.plan)}: {encoder.dim} = {passes} x {encoder.config.shape.dim} numbers")
+            if left:
+                print(f"not used  {', '.join(left)}")
         columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
             task = bar.add_task("", total=len(rows))
@@ -92,12 +112,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _planned(encoder: Encoder, channels: ChannelSet, plan: str) -> Encoder:
-    """The encoder reading images of `channels` by the plan of that name."""
-    from protloc_jax.channels import per_channel, replicate
+def _planned(encoder: Encoder, channels: ChannelSet, text: str) -> Encoder:
+    """The encoder reading images of `channels` by the plan of that text."""
+    from protloc_jax.channel_plans import plan_of
 
-    if plan == "natural":
-        return encoder.for_channels(channels)
-    if plan == "replicate":
-        return encoder.with_plan(replicate(encoder.config.channels, channels), channels)
-    return encoder.with_plan(per_channel(encoder.channels, channels), channels)
+    if text == "natural" and set(encoder.channels.names) <= set(channels.names):
+        return encoder
+    return encoder.with_plan(plan_of(text, encoder.channels, channels), channels)
+
+
+def _size(text: str) -> int | Literal["native"]:
+    """A side in pixels, or the word for images as they are."""
+    return "native" if text == "native" else int(text)

@@ -21,12 +21,32 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--records", metavar="DIR", help="also score hand-made features of these records")
     parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")
     parser.add_argument("--unit", default="", metavar="COLUMN", help="column of the groups (default: protein, ... )")
+    parser.add_argument(
+        "--exclude",
+        metavar="COLUMN,...",
+        help="k-NN: images with an equal value in one of these columns never vote for each other ('none': all may; "
+        "default: well, field, and protein where the label is the protein's)",
+    )
     parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
     parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
     parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
     parser.add_argument("--split-file", metavar="FILE", help="splits of `protloc data split`, instead of the above")
     parser.add_argument(
         "--split-name", default="", metavar="NAME", help="only this split of the file, or a pattern ('* seed=1')"
+    )
+    parser.add_argument(
+        "--choose",
+        action="append",
+        default=[],
+        metavar="NAME=TABLE,TABLE,...",
+        help="one more row: the table (channel plan) chosen on the validation groups of every split; 'NAME=all'",
+    )
+    parser.add_argument(
+        "--equal-width",
+        choices=("pairs", "random", "pca"),
+        default="",
+        help="tables of unequal width: compare only those of one width (pairs), or bring all to the narrowest by a "
+        "random projection or by principal components of training rows",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap")
     parser.add_argument(
@@ -57,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     if args.split_file and (args.leave_out or args.split != "given"):
         raise ValueError("--split-file replaces --split and --leave-out; give one of them.")
     stored = split_file.read(args.split_file) if args.split_file else None
+    excluded = None
+    if args.exclude is not None:
+        excluded = [name.strip() for name in args.exclude.split(",") if name.strip() not in ("", "none")]
     set_up_compilation_cache()
     tables = {}
     for item in args.tables:
@@ -79,9 +102,12 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         folds=args.folds,
         leave_out=args.leave_out,
+        exclude=excluded,
         split_file=stored,
         split_name=args.split_name,
         config=config,
+        equal_width=args.equal_width,
+        choices=_choices(args.choose, list(tables)),
         seed=args.seed,
     )
     if args.out:
@@ -91,3 +117,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         print(f"wrote {args.out}")
     return 0
+
+
+def _choices(items: list[str], tables: list[str]) -> dict[str, list[str]]:
+    """{row's name: tables to choose among} of the words 'NAME=TABLE,TABLE'."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        name, sep, among = item.partition("=")
+        if not sep or not name or not among:
+            raise ValueError(f"--choose {item}: write NAME=TABLE,TABLE,... or NAME=all.")
+        if name in found:
+            raise ValueError(f"--choose {item}: the name '{name}' is given twice.")
+        found[name] = tables if among == "all" else [n.strip() for n in among.split(",")]
+    return found

@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     set_up_compilation_cache(experiment.run.compilation_cache)
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:
+        _refuse_foreign(experiment.init.weights)
         begins = beginning(_resolved(experiment, loader), loader.channels, given=keys_of(args.overrides))
         try:
             if args.replay:
@@ -85,6 +86,17 @@ def run(args: argparse.Namespace) -> int:
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
             return WORKER_DIED
+
+
+def _refuse_foreign(weights: str) -> None:
+    """Weights of another project are converted first, where their channels are named and everything is checked."""
+    from protloc_jax.eval.load import is_foreign
+
+    if weights and is_foreign(weights):
+        raise ValueError(
+            f"init.weights={weights} are weights of another project: first `protloc convert {weights} --out DIR`, then "
+            "init.weights=DIR."
+        )
 
 
 def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Mesh) -> int:

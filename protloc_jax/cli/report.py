@@ -21,6 +21,9 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--best", default="", metavar="NAME", help="system to set off (default: the last)")
     parser.add_argument("--run", metavar="DIR", help="run directory: adds training curves and the configuration")
     parser.add_argument("--umap", action="append", default=[], metavar="[NAME=]FILE", help="feature table to map")
+    parser.add_argument(
+        "--published", action="append", default=[], metavar="NAME=VALUE", help="macro-F1 of a paper, beside k-NN over k"
+    )
     parser.add_argument("--records", metavar="DIR", help="with --run: adds attention maps of some test images")
 
 
@@ -50,6 +53,13 @@ def run(args: argparse.Namespace) -> int:
         prototypes = json.loads(config).get("method", {}).get("out_dim", 0)
         if args.records:
             attention = attention_examples(args.run, args.records)
+    published = {}
+    for item in args.published:
+        name, _, value = item.rpartition("=")
+        try:
+            published[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--published {item}: write NAME=VALUE, for example 'paper=0.796'.") from None
     maps = {}
     for item in args.umap:
         name, sep, file = item.partition("=")
@@ -60,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         best=args.best,
         log=log,
         prototypes=prototypes,
+        published=published,
         maps=maps,
         attention=attention,
         config=config,

@@ -67,6 +67,7 @@ def write_timm(frozen: Frozen, directory: Path, *, facts: Mapping[str, Any]) -> 
     files = [directory / WEIGHTS, directory / CONFIG]
     save_file(tensors, files[0], metadata=header)
     files[1].write_text(json.dumps(timm_config(frozen, tensors, facts=facts), indent=1, default=str) + "\n")
+    files[0].chmod(files[1].stat().st_mode)  # safetensors makes its file readable for its owner alone
     return files
 
 

@@ -119,7 +119,9 @@ DINOV2 = Layout(
 )
 
 
-def _hf(name: str, prefix: str, block: str, *, norms: tuple[str, str], rules: tuple[Rule, ...], **more) -> Layout:
+def _hf(
+    name: str, prefix: str, block: str, *, norms: tuple[str, str], rules: tuple[Rule, ...], aliases=(), **more
+) -> Layout:
     attention = f"{block}.attention"
     return Layout(
         name,
@@ -134,7 +136,7 @@ def _hf(name: str, prefix: str, block: str, *, norms: tuple[str, str], rules: tu
             *rules,
             *norm("backbone/norm", "layernorm"),
         ),
-        aliases=((rf"^{prefix}\.", ""), *_HF_NEW_NAMES),
+        aliases=((rf"^{prefix}\.", ""), *_HF_NEW_NAMES, *aliases),
         extras=(r"pooler\.dense\.(weight|bias)", r"classifier\.(weight|bias)", r"embeddings\.mask_token"),
         **more,
     )
@@ -168,6 +170,10 @@ HF_VIT = _hf(
     rules=(
         *linear(f"{BLOCKS}/mlp/fc1", f"{_HF_BLOCK}.intermediate.dense"),
         *linear(f"{BLOCKS}/mlp/fc2", f"{_HF_BLOCK}.output.dense"),
+    ),
+    aliases=(
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+        (r"^(encoder\.layer\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
     ),
     claims={"position": "hf"},
 )

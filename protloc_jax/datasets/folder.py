@@ -227,6 +227,8 @@ def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None]
     chosen = (config.series, config.time, config.level, config.missing_chunks)
     if chosen != (-1, -1, 0, "error"):
         how += chosen
+    if config.unnamed_axes:
+        how += ("axes", config.unnamed_axes)
     if config.target_um_per_pixel:
         how += ("resampled", config.target_um_per_pixel, config.resample, every.sides)
     if every.illumination is not None:

@@ -13,6 +13,7 @@ from protloc_jax.datasets import addresses
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.splitting import check_fractions
 from protloc_jax.images import MAX_PIXELS
+from protloc_jax.images.header import Reading
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class FolderConfig:
     projection: Literal["none", "max", "mean", "middle"] = opt(
         "none", "z-stacks: none refuses them; max; mean; middle (one plane)"
     )
+    unnamed_axes: str = opt("", "TIFF: the axes of files that have as many and name none of them, such as ZCYX")
     series: int = opt(-1, "files with several images (positions, scenes): which, from 0; -1 refuses them")
     time: int = opt(-1, "time series: which time point, from 0; -1 refuses them")
     level: int = opt(0, "OME-Zarr: resolution level, 0 the finest")
@@ -204,6 +206,10 @@ class FolderConfig:
     def _pixel_problems(self) -> list[str]:
         """What is wrong with pixel sizes and illumination."""
         problems = []
+        try:
+            Reading(unnamed_axes=self.unnamed_axes)
+        except ValueError as error:
+            problems.append(str(error))
         if not 0 <= self.target_um_per_pixel < float("inf"):
             problems.append(f"target_um_per_pixel={self.target_um_per_pixel}: must be positive (0 = no resampling).")
         if len(self.pixel_columns) > 2:
@@ -244,4 +250,5 @@ class FolderConfig:
             "time": self.time if self.time >= 0 else None,
             "level": self.level,
             "missing_chunks": self.missing_chunks,
+            "unnamed_axes": self.unnamed_axes,
         }

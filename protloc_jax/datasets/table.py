@@ -30,11 +30,14 @@ class Table(NamedTuple):
     rows: list[str]
 
 
-def read_table(path: Path) -> Table:
-    """Read a table by its suffix. Raises DatasetError naming the file and line of what cannot be read."""
+def read_table(path: Path, *, index: str = "") -> Table:
+    """Read a table by its suffix. Raises DatasetError naming the file and line of what cannot be read.
+
+    index  what a first column without a name is called, as data frames write their index; "" refuses it
+    """
     if not is_table(path.name):
         raise DatasetError(f"{path}: not a folder and not a table ({', '.join(TABLE_SUFFIXES)}).")
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path, index)
     if not len(table.frame):
         raise DatasetError(f"{path}: the data set is empty: the table has no rows.")
     return table
@@ -59,7 +62,7 @@ def need_columns(frame: pd.DataFrame, wanted: Sequence[tuple[str, str]]) -> list
     ]
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, index: str = "") -> Table:
     data = _bytes_of(path)
     try:
         text = data.decode("utf-8-sig")
@@ -82,6 +85,7 @@ def _read_csv(path: Path) -> Table:
                 continue
             if not header:
                 header = [v.strip() for v in values]
+                header[0] = header[0] or index
                 continue
             where = f"{path.name} line {reader.line_num}"
             if len(values) != len(header):

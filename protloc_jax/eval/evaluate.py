@@ -19,8 +19,9 @@ import numpy as np
 from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.config import nearest as nearest_name
 from protloc_jax.data.splits import Split, leave_one_group_out
-from protloc_jax.eval import knn, outcome, scores, statistics
-from protloc_jax.eval.outcome import Outcome, Task
+from protloc_jax.eval import choose_plan, knn, outcome, scores, statistics
+from protloc_jax.eval.knn_curve import curve_of
+from protloc_jax.eval.outcome import Interval, Outcome, Task
 from protloc_jax.eval.probe import L2_PATH, nested_probe
 
 ABOUT = ("layer", "pooling", "channel_plan")
@@ -35,6 +36,9 @@ class EvaluateConfig:
     k: tuple[int, ...] = opt((1, 5, 10, 20, 50, 100), "neighbourhood sizes to choose from on validation rows")
     fixed_k: int = opt(20, "neighbourhood size where a split has no validation rows")
     temperature: float = opt(0.07, "k-NN votes weigh exp(cosine / temperature)")
+    vote: Literal["weighted", "majority", "cell-dino"] = opt(
+        "weighted", "k-NN rule: weighted shares, plain majority, or Cell-DINO's softmax over the largest k"
+    )
     l2: tuple[float, ...] = opt(L2_PATH, "probe strengths to choose from on validation rows")
     fixed_l2: float = opt(1e-2, "probe strength where a split has no validation rows")
     class_weight: Literal["none", "balanced"] = opt(
@@ -84,15 +88,17 @@ def evaluate_table(
     config: EvaluateConfig | None = None,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Scores of every table as one plain dict, ready for JSON; `report_rows` makes table rows of it.
 
     pairs: (first, second) names to compare, first minus second (default: every later table minus every earlier one);
-    p-values are Holm-corrected within an evaluator. Raises ValueError for unknown names, tables of other lengths,
-    rows without exactly one label ("single"), features that are not finite, or rows tested twice.
+    p-values are Holm-corrected within an evaluator. choices: {name: tables}, each one more system: in every split the
+    table is chosen on validation rows (`choose_plan`); pairs may name it. Raises ValueError for unknown names, tables
+    of other lengths, rows without exactly one label ("single"), features that are not finite, or rows tested twice.
     """
-    config = config or EvaluateConfig()
-    check(tables, task, splits, pairs)
+    config, choices = config or EvaluateConfig(), choices or {}
+    check(tables, task, splits, pairs, choices)
     uncertainty = {"resamples": config.resamples, "level": config.level, "method": config.interval, "seed": config.seed}
 
     def interval(counts: np.ndarray) -> dict[str, Any]:
@@ -107,13 +113,26 @@ def evaluate_table(
     }
     unit = np.asarray(task.unit)
     counts: dict[str, dict[str, np.ndarray]] = {evaluator: {} for evaluator in config.evaluators}
+    outcomes: dict[str, dict[str, Outcome]] = {evaluator: {} for evaluator in config.evaluators}
+
+    def add(entry: dict[str, Any], evaluator: str, name: str, made: Outcome) -> None:
+        entry[evaluator] = outcome.scored(made, task, splits, interval) | made.facts
+        counts[evaluator][name] = statistics.group_sums(outcome.row_counts(made, task), unit[made.row])[0]
+        outcomes[evaluator][name] = made
+
     for name, system in tables.items():
         x = np.asarray(system.x, np.float32)
         entry: dict[str, Any] = {"about": dict(system.about), "features": x.shape[1], "scale": system.scale}
         for evaluator in config.evaluators:
-            made = _EVALUATE[evaluator](x, system, task, splits, config)
-            entry[evaluator] = outcome.scored(made, task, splits, interval) | made.facts
-            counts[evaluator][name] = statistics.group_sums(outcome.row_counts(made, task), unit[made.row])[0]
+            add(entry, evaluator, name, _EVALUATE[evaluator](x, system, task, splits, config, interval))
+        results["systems"][name] = entry
+    for name, among in choices.items():
+        widths = {n: np.shape(tables[n].x)[1] for n in among}
+        entry = {"about": choose_plan.about_choice({n: tables[n].about for n in among}), "features": widths}
+        entry["chosen_among"] = list(among)
+        for evaluator in config.evaluators:
+            made = choose_plan.choose_plan({n: outcomes[evaluator][n] for n in among}, widths=widths)
+            add(entry, evaluator, name, made)
         results["systems"][name] = entry
     wanted = [(b, a) for a, b in itertools.combinations(tables, 2)] if pairs is None else list(pairs)
     for evaluator, by_name in counts.items():
@@ -130,6 +149,7 @@ def evaluate_left_out(
     inner_groups: Any = None,
     config: EvaluateConfig | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """`evaluate_table` with every group (protein) left out in turn: are classes learned on some found in another?
 
@@ -139,7 +159,7 @@ def evaluate_left_out(
     seed = (config or EvaluateConfig()).seed
     splits = leave_one_group_out(task.labels, groups, inner_groups=inner_groups, seed=seed)
     task = dataclasses.replace(task, split={**task.split, "left out in turn": group_name, "seed": seed})
-    return evaluate_table(tables, task, splits, config, pairs=pairs)
+    return evaluate_table(tables, task, splits, config, pairs=pairs, choices=choices)
 
 
 def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -151,11 +171,13 @@ def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         "bootstrap seed": results["settings"]["seed"],
     }
 
-    def add(name: str, evaluator: str, entry: Mapping[str, Any], about: Mapping[str, Any], choice: str) -> None:
+    def add(name: str, evaluator: str, entry: Mapping[str, Any], system: Mapping[str, Any], choice: str) -> None:
         whole, by_unit = entry["macro_f1"], entry["by_unit"]["macro_f1"]
         values = {"macro-F1": whole["estimate"], "low": whole["low"], "high": whole["high"]}
         values |= {"macro-F1 by unit": by_unit["estimate"], "accuracy": entry["accuracy"]}
-        where = {key.replace("_", " "): about.get(key, "") for key in ABOUT}
+        where = {key.replace("_", " "): system.get("about", {}).get(key, "") for key in ABOUT}
+        width = system.get("features", "")
+        where["width"] = ", ".join(map(str, sorted(set(width.values())))) if isinstance(width, Mapping) else width
         rows.append({"features": name, "evaluator": evaluator, **values, "choice": choice, **where, **common})
 
     for name, entry in results["chance"].items():
@@ -165,11 +187,14 @@ def report_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             if evaluator in system:
                 entry = system[evaluator]
                 values = ", ".join(f"{v:.3g}" for v in sorted(set(entry[key])))
-                add(name, evaluator, entry, system["about"], f"{key} {values} ({entry['chosen_by']})")
+                taken = f"; {', '.join(dict.fromkeys(entry['chosen']))}" if "chosen" in entry else ""
+                add(name, evaluator, entry, system, f"{key} {values}{taken} ({entry['chosen_by']})")
     return rows
 
 
-def _knn(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig) -> Outcome:
+def _knn(
+    x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig, interval: Interval
+) -> Outcome:
     hot, ids, ks = task.hot, task.excluded(), sorted({*config.k, config.fixed_k})
 
     def votes(bank: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, int]:
@@ -180,41 +205,44 @@ def _knn(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], con
             parts = tuple((part - mean) / np.where(spread > 1e-6, spread, 1) for part in parts)
         groups = {} if ids is None else {"bank_groups": ids[bank], "query_groups": ids[query]}
         found = knn.nearest(*parts, k=ks[-1], **groups)
-        return knn.vote(found, hot[bank], k=ks, temperature=config.temperature), int((found.found < ks[-1]).sum())
+        made = knn.vote(found, hot[bank], k=ks, temperature=config.temperature, rule=config.vote)
+        return made, int((found.found < ks[-1]).sum())
 
-    chosen, cuts, tested, short = [], [], [], 0
-    for split in splits:
-        k, cut = config.fixed_k, np.full(hot.shape[1], 0.5)
+    cuts = np.full((len(ks), len(splits), hot.shape[1]), 0.5)
+    validation = np.full((len(ks), len(splits)), np.nan)
+    chosen, tested, short = [], [], 0
+    for s, split in enumerate(splits):
+        k = config.fixed_k
         if len(split.val):
-            best = -1.0
-            for candidate, values in zip(ks, votes(split.train, split.val)[0], strict=True):
-                if candidate in config.k:
-                    at, f1 = _decided(values, hot[split.val], task, config)
-                    if f1 > best:
-                        k, cut, best = candidate, at, f1
+            for i, values in enumerate(votes(split.train, split.val)[0]):
+                cuts[i, s], validation[i, s] = _decided(values, hot[split.val], task, config)
+            # Of equal macro-F1 the smallest k, as they are sorted.
+            k = max((n for n in ks if n in config.k), key=lambda n: validation[ks.index(n), s])
         values, few = votes(np.concatenate([split.train, split.val]), split.test)
         tested.append(values)
         short += few
         chosen.append(k)
-        cuts.append(cut)
-    cut = np.stack(cuts)
-    curve = {}
-    for i, k in enumerate(ks):
-        one = outcome.pooled([values[i] for values in tested], task, splits, cut=cut)
-        curve[str(k)] = float(scores.macro_f1_of(outcome.row_counts(one, task).sum(axis=0)))
+    taken = [ks.index(k) for k in chosen]
+    cut = np.stack([cuts[i, s] for s, i in enumerate(taken)])
+    curve = curve_of(ks, tested, cuts, validation, chosen, task, splits, interval)
     facts = {
         "k": chosen,
         "chosen_by": _chosen_by(splits),
-        "macro_f1_by_k": curve,
+        "by_k": curve,
+        "macro_f1_by_k": {str(row["k"]): row["macro_f1"]["estimate"] for row in curve},
+        choose_plan.VALIDATION: [float(validation[i, s]) for s, i in enumerate(taken)],
+        "vote": config.vote,
         "temperature": config.temperature,
         f"test_rows_with_fewer_than_{ks[-1]}_neighbours": short,
         **_threshold_facts(cut, task),
     }
-    own = [values[ks.index(k)] for values, k in zip(tested, chosen, strict=True)]
+    own = [values[i] for values, i in zip(tested, taken, strict=True)]
     return outcome.pooled(own, task, splits, cut=cut, facts=facts)
 
 
-def _probe(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig) -> Outcome:
+def _probe(
+    x: np.ndarray, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig, interval: Interval
+) -> Outcome:
     hot = task.hot
     fits = nested_probe(
         x,
@@ -225,16 +253,17 @@ def _probe(x: np.ndarray, system: System, task: Task, splits: Sequence[Split], c
         fixed_l2=config.fixed_l2,
         class_weight=config.class_weight,
     )
-    cut = np.full((len(splits), hot.shape[1]), 0.5)
+    cut, validation = np.full((len(splits), hot.shape[1]), 0.5), np.full(len(splits), np.nan)
     for f, split in enumerate(splits):
         if len(split.val):
-            cut[f] = _decided(fits.val_scores[f], hot[split.val], task, config)[0]
+            cut[f], validation[f] = _decided(fits.val_scores[f], hot[split.val], task, config)
     paths = [fit for fit in (fits.path, fits.refit) if fit is not None]
     facts = {
         "l2": fits.l2.tolist(),
         "chosen_by": _chosen_by(splits),
         "at_edge_of_path": fits.at_edge.tolist(),
         "validation_macro_f1": fits.val_metric.tolist(),
+        choose_plan.VALIDATION: validation.tolist(),
         "fits_not_converged": int(sum((~fit.converged).sum() for fit in paths)),
         **_threshold_facts(cut, task),
     }
@@ -289,8 +318,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs) -> None:
-    """ValueError listing all that does not fit in tables, task, splits and pairs of names to compare."""
+def check(
+    tables: Mapping[str, System], task: Task, splits: Sequence[Split], pairs, choices: Mapping[str, Any] | None = None
+) -> None:
+    """ValueError listing all that does not fit in tables, task, splits, pairs of names to compare and choices."""
+    choices = choices or {}
     problems = []
     labels = np.asarray(task.labels)
     n = len(labels)
@@ -312,8 +344,12 @@ def check(tables: Mapping[str, System], task: Task, splits: Sequence[Split], pai
             problems.append(f"table '{name}': about lacks {', '.join(absent)}.")
         if system.scale not in ("none", "standardise"):
             problems.append(f"table '{name}': scale={system.scale!r} is not one of 'none', 'standardise'.")
-    for name in dict.fromkeys(name for pair in pairs or () for name in pair if name not in tables):
-        problems.append(f"pairs name an unknown table '{name}'.{nearest_name(name, tables)}")
+    problems += choose_plan.check_choices(choices, list(tables))
+    if choices and not all(len(s.val) for s in splits):
+        problems.append(f"choices ({', '.join(choices)}) need validation rows in every split.")
+    known = [*tables, *choices]
+    for name in dict.fromkeys(name for pair in pairs or () for name in pair if name not in known):
+        problems.append(f"pairs name an unknown table '{name}'.{nearest_name(name, known)}")
     used = np.concatenate([np.asarray(rows, np.int64) for s in splits for rows in (s.train, s.val, s.test)] or [[]])
     if len({len(s.val) > 0 for s in splits}) > 1:
         problems.append("splits must all have validation rows, or none of them.")

@@ -3,8 +3,9 @@
 DINO's rule (facebookresearch/dino, eval_knn.py): vectors of unit length, cosine similarity, each of the k nearest
 votes for its labels with weight exp(similarity / temperature). Votes are divided by the sum of the k weights, so a
 score is the weighted share of neighbours that carry the label: argmax decides for one label a row, a cut (0.5) for
-several (the multi-label form of Cell-DINO's evaluation, which however leaves weights unnormalised for all but the
-largest k).
+several. Two other rules stand beside it: plain majority (every neighbour counts the same), and Cell-DINO's for several
+labels, whose weights are divided by the sum over the largest k for every k (a softmax over all neighbours retrieved),
+so that for a smaller k scores sum to less than 1 and fewer of them pass 0.5.
 
 The search is exact. Queries and bank are taken in chunks, so memory does not grow with the product of their sizes. In
 a chunk only the k column blocks with the highest maxima are searched: they hold the k nearest, because every other
@@ -17,13 +18,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+Rule = Literal["weighted", "majority", "cell-dino"]
+RULES: tuple[str, ...] = get_args(Rule)
 QUERY_CHUNK = 512
 BANK_CHUNK = 32768
 
@@ -86,12 +89,15 @@ def vote(
     *,
     k: int | Sequence[int],
     temperature: float = 0.07,
+    rule: Rule = "weighted",
     query_chunk: int = QUERY_CHUNK,
 ) -> np.ndarray:
     """Scores of every label from the first k neighbours: float32 [Q, L], or [len(k), Q, L] for a list of k.
 
-    bank_labels: [N, L] multi-hot. A query with fewer than k neighbours votes with those it has; one without any scores
-    0 everywhere (see `Neighbours.found`). Raises ValueError for k beyond the neighbours searched.
+    bank_labels: [N, L] multi-hot. rule: "weighted", "majority" (the share of the k that carry the label; `temperature`
+    has no part in it) or "cell-dino" (weights are shares of the sum over the largest k asked). A query with fewer than
+    k neighbours votes with those it has; one without any scores 0 everywhere (see `Neighbours.found`). Raises
+    ValueError for k beyond the neighbours searched, or an unknown rule.
     """
     several = [k] if isinstance(k, int) else list(k)
     most = neighbours.row.shape[1]
@@ -99,6 +105,8 @@ def vote(
         raise ValueError(f"k={several} must lie between 1 and the {most} neighbours searched.")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature} must be positive.")
+    if rule not in RULES:
+        raise ValueError(f"rule='{rule}': not one of {', '.join(RULES)}.")
     labels = np.asarray(bank_labels, np.float32)
     if labels.ndim != 2:
         raise ValueError(f"bank_labels must be multi-hot [N, L], got {labels.shape}.")
@@ -107,7 +115,8 @@ def vote(
         scores = np.zeros(shape, np.float32)
     else:
         arrays = [_rounded_up(x) for x in (*neighbours, labels)]
-        scores = np.asarray(_vote(*arrays, temperature, ks=tuple(several), query_chunk=query_chunk))[:, : shape[1]]
+        how = {"ks": tuple(several), "rule": rule, "query_chunk": query_chunk}
+        scores = np.asarray(_vote(*arrays, temperature, **how))[:, : shape[1]]
     return scores[0] if isinstance(k, int) else scores
 
 
@@ -118,6 +127,7 @@ def knn_scores(
     *,
     k: int | Sequence[int] = 20,
     temperature: float = 0.07,
+    rule: Rule = "weighted",
     bank_groups: Any = None,
     query_groups: Any = None,
     query_chunk: int = QUERY_CHUNK,
@@ -132,7 +142,7 @@ def knn_scores(
     most = k if isinstance(k, int) else max(k, default=0)
     groups = {"bank_groups": bank_groups, "query_groups": query_groups}
     found = nearest(bank, queries, k=most, **groups, query_chunk=query_chunk, bank_chunk=bank_chunk)
-    return vote(found, bank_labels, k=k, temperature=temperature, query_chunk=query_chunk)
+    return vote(found, bank_labels, k=k, temperature=temperature, rule=rule, query_chunk=query_chunk)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "query_chunk", "bank_chunk"))
@@ -194,17 +204,18 @@ def _top(similarity: jax.Array, k: int, n: jax.Array) -> tuple[jax.Array, jax.Ar
     return value, jnp.take_along_axis(column, position, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("ks", "query_chunk"))
-def _vote(similarity, index, labels, temperature, *, ks, query_chunk):
+@functools.partial(jax.jit, static_argnames=("ks", "rule", "query_chunk"))
+def _vote(similarity, index, labels, temperature, *, ks, rule="weighted", query_chunk):
     height, number = _even(len(index), query_chunk)
 
     def vote_one(chunk):
         value, rows = chunk
         nearest_first = jnp.where(rows[:, :1] >= 0, value[:, :1], 0)
-        weight = jnp.where(rows >= 0, jnp.exp((value - nearest_first) / temperature), 0)
+        each = jnp.ones_like(value) if rule == "majority" else jnp.exp((value - nearest_first) / temperature)
+        weight = jnp.where(rows >= 0, each, 0)
         votes = []
         for k in ks:
-            total = weight[:, :k].sum(axis=1, keepdims=True)
+            total = weight[:, : max(ks) if rule == "cell-dino" else k].sum(axis=1, keepdims=True)
             share = weight[:, :k] / jnp.where(total > 0, total, 1)
             votes.append(jnp.einsum("qk,qkl->ql", share, labels[rows[:, :k]], precision=lax.Precision.HIGHEST))
         return jnp.stack(votes)

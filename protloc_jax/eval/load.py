@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -24,15 +24,17 @@ from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 
+Size = int | Literal["native"]
+
 
 def load(
-    path: str | Path, *, which: str = "teacher", size: int = 0, foreign: Mapping[str, Any] | None = None
+    path: str | Path, *, which: str = "teacher", size: Size = 0, foreign: Mapping[str, Any] | None = None
 ) -> Encoder:
     """The encoder of a run directory (its newest good checkpoint), of one checkpoint, or of another project's weights.
 
     which    "teacher", or "params" for the student
     size     side in pixels that images are brought to; 0 = the run's global view size, or what the weights themselves
-             are published with
+             are published with; "native" = images as they are, neither resized nor cropped (DINO4Cells' extraction)
     foreign  for weights of another project (a file, a Hugging Face folder, "hf://..."): the options of `convert`
     Raises FileNotFoundError or ValueError naming the path and what is wrong; digests are checked before use.
     """
@@ -65,7 +67,7 @@ def is_foreign(path: str | Path) -> bool:
     return any(p.is_file() and (p.suffix.lower() in SUFFIXES and p.suffix != ".json") for p in path.iterdir())
 
 
-def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> Encoder:
+def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> Encoder:
     """The encoder that the run at `path` began with: same architecture and seed, no training. The baseline to beat.
 
     A run that began with weights began with theirs, read again from where they were: WeightsChanged where they are gone
@@ -89,21 +91,22 @@ def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> En
     return _encoder(params, meta, size, facts)
 
 
-def _foreign(path: str | Path, which: str, size: int, options: Mapping[str, Any]) -> Encoder:
+def _foreign(path: str | Path, which: str, size: Size, options: Mapping[str, Any]) -> Encoder:
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
     return encoder_of(convert(path, which=wanted[which], **options), path, which=which, size=size)
 
 
-def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher", size: int = 0) -> Encoder:
+def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher", size: Size = 0) -> Encoder:
     """The encoder of weights that `convert` has just read from `path`."""
     tree = converted.trees[which]
+    prepare = _sized(converted.prepare, size)
     return Encoder(
         config=converted.config,
         channels=converted.channels,
         params=tree["backbone"],
-        prepare=_sized(converted.prepare, size),
+        prepare=prepare,
         provenance={
             "weights": str(path),
             "weights_sha256": content_digest(tree),
@@ -112,21 +115,20 @@ def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher"
             "experiment": converted.source["model"] or Path(str(path)).name,
             "channels": str(converted.channels),
             "channel_plan": "each channel in its own slot",
-            "image_size": size or converted.prepare.crop,
+            "image_size": prepare.crop or "native",
         },
     )
 
 
-def _encoder(params: Any, meta: dict[str, Any], size: int, facts: dict[str, Any]) -> Encoder:
+def _encoder(params: Any, meta: dict[str, Any], size: Size, facts: dict[str, Any]) -> Encoder:
     experiment = from_mapping(Experiment, meta["config"])
     if "prepare" in meta:
         prepare = _sized(from_mapping(PrepareConfig, meta["prepare"]), size)
-        side = prepare.crop
     else:
-        side = size or experiment.views.global_size
+        side = experiment.views.global_size
         how = meta["normalisation"]
         normalisation = Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
-        prepare = PrepareConfig(normalisation=normalisation, resize=side, crop=side)
+        prepare = _sized(PrepareConfig(normalisation=normalisation, resize=side, crop=side), size)
     channels = ChannelSet(meta["channels"])
     return Encoder(
         config=experiment.model,
@@ -139,11 +141,12 @@ def _encoder(params: Any, meta: dict[str, Any], size: int, facts: dict[str, Any]
             "experiment": experiment.name,
             "channels": str(channels),
             "channel_plan": "each channel in its own slot",
-            "image_size": side,
+            "image_size": prepare.crop or "native",
         },
     )
 
 
-def _sized(prepare: PrepareConfig, size: int) -> PrepareConfig:
+def _sized(prepare: PrepareConfig, size: Size) -> PrepareConfig:
     """The preprocessing, with another side where one is asked for."""
-    return dataclasses.replace(prepare, resize=size, crop=size) if size else prepare
+    side = 0 if size == "native" else size
+    return dataclasses.replace(prepare, resize=side, crop=side) if size else prepare

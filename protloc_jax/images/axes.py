@@ -14,6 +14,13 @@ from protloc_jax.images.header import FloatRange, ImageError, Projection, Readin
 _UNNAMED = "QI"
 
 
+def stated(axes: str, reading: Reading) -> str:
+    """A TIFF's axes, with `reading.unnamed_axes` in place of as many that have no stated meaning."""
+    wanted = reading.unnamed_axes
+    nameless = len(axes) == len(wanted) and all(a in "YX" + _UNNAMED for a in axes) and axes[-2:] == wanted[-2:]
+    return wanted if nameless else axes
+
+
 def squeezed(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """Axes and sizes without those of size 1, Y and X apart."""
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in "YX"]

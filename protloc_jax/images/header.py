@@ -54,6 +54,8 @@ class Reading:
     level           resolution level of an OME-Zarr image, 0 the finest
     missing_chunks  OME-Zarr chunks without a file: "error", or "fill" with the array's fill value (writers leave out
                     chunks that hold nothing else)
+    unnamed_axes    the axes of a TIFF that has as many and names none but Y and X, "ZCYX" for example; "" takes one
+                    such axis for channels and refuses more
 
     Raises ValueError naming every value that cannot be.
     """
@@ -65,6 +67,7 @@ class Reading:
     time: int | None = None
     level: int = 0
     missing_chunks: MissingChunks = "error"
+    unnamed_axes: str = ""
 
     def __post_init__(self) -> None:
         problems = []
@@ -76,6 +79,9 @@ class Reading:
             value = getattr(self, name)
             if value is not None and value < 0:
                 problems.append(f"{name}={value}: counts from 0.")
+        named = self.unnamed_axes
+        if named and (len(set(named)) != len(named) or set(named) - set("TCZYXS") or not {"Y", "X"} <= set(named)):
+            problems.append(f"unnamed_axes='{named}': different letters of TCZYXS, with Y and X, such as ZCYX.")
         if problems:
             raise ValueError("\n  ".join(problems))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from protloc_jax.images.axes import arrange, check_axes, choose, scaled, squeezed, stored_dtype
+from protloc_jax.images.axes import arrange, check_axes, choose, scaled, squeezed, stated, stored_dtype
 from protloc_jax.images.header import Header, ImageError, Reading, check_size
 from protloc_jax.images.ome_xml import OmeImage, parse_ome_xml
 from protloc_jax.images.physical_size import from_resolution, in_um, square
@@ -44,14 +44,15 @@ def tiff_image(path: Path, reading: Reading) -> tuple[Header, np.ndarray]:
         except Exception as error:  # decoders raise many kinds; the file is what they have in common
             raise ImageError(f"{path}: truncated or damaged TIFF ({error}).") from error
         pixels = pixels.reshape(opened.series.shape)
-        axes = opened.series.axes
+        axes = stated(opened.series.axes, reading)
     return header, arrange(scaled(path, pixels, reading.float_range), axes, reading).reshape(header.shape)
 
 
 def _header(path: Path, opened: _Opened, reading: Reading) -> Header:
     file, series, ome = opened
-    shape = check_axes(path, series.axes, series.shape, reading)
-    axes, _ = squeezed(series.axes, series.shape)
+    whole = stated(series.axes, reading)
+    shape = check_axes(path, whole, series.shape, reading)
+    axes, _ = squeezed(whole, series.shape)
     names = ome.channel_names if ome else _imagej_names(file, shape[2]) if file.is_imagej else ()
     extra = series.keyframe.extrasamples if "S" in axes else ()
     return Header(

@@ -102,7 +102,8 @@ class Encoder:
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
         """The same weights reading images of other channels by a plan."""
-        return replace(self, plan=plan, channels=channels, provenance={**self.provenance, "channel_plan": plan.label})
+        wiring = {"channel_plan": plan.label, "channel_passes": plan.text.partition(":")[2]}
+        return replace(self, plan=plan, channels=channels, provenance={**self.provenance, **wiring})
 
     def for_channels(self, channels: ChannelSet) -> Encoder:
         """This encoder for images of `channels`: unchanged where they hold all it needs, else by natural mapping."""

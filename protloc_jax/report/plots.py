@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,6 +132,44 @@ def curves(
         axes.set_ylabel(y_label)
         if len(series) > 1:
             axes.legend(fontsize=9)
+        _note(axes, note)
+        return figure_bytes(figure)
+
+
+def over_k(
+    series: Mapping[str, Mapping[str, Sequence[float]]], *, y_label: str = "macro-F1",
+    published: Mapping[str, float] | None = None, chance: float | None = None, note: str = "",
+) -> bytes:  # fmt: skip
+    """A score over the number of neighbours, with intervals; filled circles where that k was chosen on validation rows.
+
+    series: {system: {"k", "estimate", "low", "high" (NaN where unknown), "chosen" (some of the k)}}; published: named
+    values of a paper, dotted. The k axis is logarithmic; systems stand side by side so that intervals do not hide.
+    """
+    ticks = sorted({k for line in series.values() for k in line["k"]})
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, line) in enumerate(series.items()):
+            colour = PALETTE[number % len(PALETTE)]
+            x = np.asarray(line["k"], float) * 1.035 ** (number - (len(series) - 1) / 2)
+            y = np.asarray(line["estimate"], float)
+            spread = np.nan_to_num(np.clip([y - np.asarray(line["low"]), np.asarray(line["high"]) - y], 0, None))
+            axes.errorbar(x, y, spread, color=colour, lw=1.4, elinewidth=1, capsize=2.5, label=name)
+            picked = np.isin(line["k"], list(line["chosen"]))
+            for rows, face in ((~picked, "white"), (picked, colour)):
+                axes.plot(x[rows], y[rows], "o", ms=6.5, color=colour, markerfacecolor=face)
+        lines = [(name, value, ":") for name, value in (published or {}).items()]
+        for name, value, style in [*lines, *([("chance", chance, "--")] if chance is not None else [])]:
+            axes.axhline(value, color="#555", ls=style, lw=1)
+            # Outside, where no curve passes.
+            words, beside = textwrap.fill(name, 22), axes.get_yaxis_transform()
+            axes.text(1.01, value, words, transform=beside, va="center", fontsize=8, color="#555")
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(k) for k in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("neighbours k (filled: chosen on validation groups)")
+        axes.set_ylabel(y_label)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(4, len(series)), fontsize=9)
         _note(axes, note)
         return figure_bytes(figure)
 

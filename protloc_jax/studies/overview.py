@@ -13,6 +13,7 @@ from protloc_jax.config import nearest
 from protloc_jax.data.manifest import capped
 from protloc_jax.data.split_file import SplitFile, basis_columns
 from protloc_jax.data.splits import Split, k_fold, k_fold_splits, leave_one_group_out
+from protloc_jax.eval.equal_width import at_equal_width, pairs_of_equal_width
 from protloc_jax.eval.evaluate import EvaluateConfig, System, evaluate_table
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.outcome import Task
@@ -21,6 +22,8 @@ from protloc_jax.eval.outcome import Task
 UNITS = ("protein", "antibody", "compound", "gene", "field", "well", "id")
 # Images that share one of these are near copies: they never vote for one another.
 NEIGHBOURS = ("well", "field")
+PROTEIN = "protein"
+EQUAL_WIDTH = ("pairs", "random", "pca")
 SYNTHETIC = "simulated"
 
 
@@ -32,10 +35,13 @@ def score(
     split: Literal["given", "k-fold"] = "given",
     folds: int = 5,
     leave_out: str = "",
+    exclude: Sequence[str] | None = None,
     split_file: SplitFile | None = None,
     split_name: str = "",
     config: EvaluateConfig | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    equal_width: Literal["", "pairs", "random", "pca"] = "",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score feature tables that describe the same images; returns the plain dict of `evaluate_table`.
@@ -45,7 +51,11 @@ def score(
     label      column of class names (';' between several), `labels` unless another is asked for
     split      "given": the tables' own train, val and test; "k-fold": grouped by `unit`, stratified over labels
     leave_out  column (protein) each value of which is left out in turn, instead of a split
+    exclude    columns whose equal values may not vote for one another in k-NN; None: well and field, and protein where
+               the label is the protein's (equal in all its images, and shared by proteins)
     split_file splits made before, instead of all these; split_name: which of them (needed where test rows overlap)
+    choices    {name: tables}: one more row each, its table chosen on the validation groups of every split
+    equal_width  "pairs": compare only tables of one width; "random", "pca": bring all to the narrowest (`equal_width`)
     Rows without a label are left out and counted. Raises ValueError naming tables, columns or ids that do not fit.
     """
     asked = question(
@@ -59,8 +69,22 @@ def score(
         split_name=split_name,
         # Validation rows inside each left-out split have always been drawn by the config's seed.
         seed=(config or EvaluateConfig()).seed if leave_out else seed,
+        exclude=exclude,
     )
-    results = evaluate_table(asked.systems, asked.task, asked.splits, config, pairs=pairs)
+    systems = asked.systems
+    if equal_width and equal_width not in EQUAL_WIDTH:
+        raise ValueError(
+            f"equal_width='{equal_width}': not one of {', '.join(EQUAL_WIDTH)}.{nearest(equal_width, EQUAL_WIDTH)}"
+        )
+    if equal_width == "pca" and leave_out:
+        raise ValueError("equal_width='pca' needs one split: with groups left out in turn, use 'random'.")
+    if equal_width == "pairs" and pairs is None:
+        pairs = pairs_of_equal_width(systems)
+    if equal_width == "random":
+        systems = at_equal_width(systems, kind="random", seed=seed)
+    if equal_width == "pca":
+        systems = at_equal_width(systems, kind="pca", splits=asked.splits)
+    results = evaluate_table(systems, asked.task, asked.splits, config, pairs=pairs, choices=choices)
     return {**results, **asked.facts}
 
 
@@ -84,6 +108,7 @@ def question(
     split_file: SplitFile | None = None,
     split_name: str = "",
     seed: int = 0,
+    exclude: Sequence[str] | None = None,
 ) -> Question:
     """The labelled rows of feature tables with their groups and splits; arguments as in `score`."""
     if not tables:
@@ -103,7 +128,7 @@ def question(
         unit=ids,
         unit_name=unit,
         split={"kind": split, "column": "split"} if split == "given" else {"kind": f"{folds}-fold", "grouped by": unit},
-        exclude={name: obs[name].astype(str).to_numpy() for name in NEIGHBOURS if name in obs},
+        exclude=_excluded(obs, hot, exclude),
     )
     if split_file is not None:
         task = dataclasses.replace(task, split=_described(split_file, split_name))
@@ -157,6 +182,29 @@ def _labels(table: FeatureTable, column: str) -> tuple[np.ndarray, tuple[str, ..
     _column(table.obs, column)
     renamed = table.obs.assign(labels=table.obs[column].fillna("").astype(str))
     return FeatureTable(table.x, renamed, {}).label_matrix()
+
+
+def _excluded(obs: pd.DataFrame, hot: np.ndarray, names: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The groups within which images do not vote for one another; an image without a value is in no group."""
+    if names is None:
+        names = [name for name in NEIGHBOURS if name in obs]
+        names += [PROTEIN] if PROTEIN in obs and _is_of_proteins(obs[PROTEIN].fillna("").to_numpy(), hot) else []
+    missing = [f"'{name}'{nearest(name, list(obs))}" for name in names if name not in obs]
+    if missing:
+        raise ValueError(f"the tables have no column {', '.join(missing)} Columns: {', '.join(obs)}.")
+    return {name: obs[name].fillna("").astype(str).to_numpy() for name in names}
+
+
+def _is_of_proteins(column: np.ndarray, hot: np.ndarray) -> bool:
+    """Whether all images of a protein have the same labels, and some label is that of several proteins."""
+    known = column != ""
+    if not known.any():
+        return False
+    number = np.unique(column[known].astype(str), return_inverse=True)[1]
+    share = np.zeros((number.max() + 1, hot.shape[1]))
+    np.add.at(share, number, hot[known])
+    share /= np.bincount(number)[:, None]
+    return bool(np.isin(share, (0, 1)).all() and (share.sum(axis=0) > 1).any())
 
 
 def _column(obs: pd.DataFrame, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from protloc_jax.eval.attention_maps import attention_maps, overlay, stretched
 from protloc_jax.eval.evaluate import report_rows
 from protloc_jax.eval.features import FeatureTable
+from protloc_jax.eval.knn_curve import curve_lines, curve_rows
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.report import plots
 from protloc_jax.report.html import Report
@@ -43,6 +44,7 @@ def build(
     best: str = "",
     log: Sequence[Mapping[str, Any]] = (),
     prototypes: int = 0,
+    published: Mapping[str, float] | None = None,
     maps: Mapping[str, FeatureTable] | None = None,
     attention: tuple[Encoder, np.ndarray, Sequence[str]] | None = None,
     config: str = "",
@@ -51,6 +53,7 @@ def build(
 
     best        the system to set off in tables and to show class by class (default: the last)
     log         lines of a run's metrics.jsonl, for the training curves; prototypes: K, for the level ln K
+    published   values of a paper by name, drawn beside k-NN over k
     maps        feature tables to draw as UMAPs
     attention   (encoder, raw images [B, H, W, C], a name for each) to draw attention maps of
     config      resolved configuration, folded away at the end
@@ -60,6 +63,7 @@ def build(
     best = best or list(results["systems"])[-1]
     page = Report(title, lead, synthetic=f"All images were simulated ({synthetic})." if synthetic else None)
     _scores(page, results, best, note)
+    _neighbours(page, results, published or {}, note)
     _classes(page, results, best, note)
     if log:
         _training(page, log, prototypes, note)
@@ -134,6 +138,26 @@ def _scores(page: Report, results: Mapping[str, Any], best: str, note: str) -> N
             for d in results["differences"]
         ]
         page.table(rows, caption="Paired differences over the same groups; p-values are Holm-corrected.")
+
+
+def _neighbours(page: Report, results: Mapping[str, Any], published: Mapping[str, float], note: str) -> None:
+    """The k-NN curves, where more than one k was tried."""
+    lines = curve_lines(results)
+    if not any(len(line["k"]) > 1 for line in lines.values()):
+        return
+    entry = next(s["knn"] for s in results["systems"].values() if "knn" in s)
+    excluded = ", ".join(results["task"]["excluded_neighbours"]) or "nothing"
+    page.section(
+        "Number of neighbours",
+        f"Cosine similarity; vote: {entry['vote']}. Neighbours of the same {excluded} are excluded. All k are scored "
+        "on the same test images: only the one chosen on validation groups may be quoted as the system's score.",
+    )
+    prior = results["chance"]["prior"]["macro_f1"]["estimate"]
+    page.figure(
+        plots.over_k(lines, y_label="macro-F1, k-NN", published=published, chance=prior, note=note),
+        caption="Macro-F1 of k-NN over k with 95 % intervals over held-out groups.",
+    )
+    page.table(curve_rows(results), caption="Every k, on test groups; the mean validation macro-F1 beside it.")
 
 
 def _classes(page: Report, results: Mapping[str, Any], best: str, note: str) -> None:

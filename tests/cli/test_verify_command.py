@@ -144,6 +144,8 @@ def test_live_against_hugging_face(transformers, tmp_path, kind):
     else:
         model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=2))
     model.save_pretrained(tmp_path / "hf")
+    facts = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "size": {"height": 64, "width": 64}}
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps({**facts, "resample": 3, "do_resize": True}))
     state = load_file(tmp_path / "hf" / "model.safetensors")
     changed = random_like({name: value.shape for name, value in state.items()})
     save_file(changed, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})

@@ -85,6 +85,23 @@ def test_channel_plans(made):
         np.testing.assert_allclose(table.x[:4, : encoder.dim], encoder.encode(slots).cls, atol=1e-5)
 
 
+def test_plans_by_text_are_listed_and_recorded(made, tmp_path, capsys):
+    """`--plan list` shows every plan with its width; the wiring stands in the table, also of images at native size."""
+    words = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--batch", "16"]
+    assert main([*words, "--plan", "list"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"per-channel +64 +\(nucleus,0\) \(0,protein\)", said), said
+    out = tmp_path / "permuted.parquet"
+    assert main([*words, "--plan", "permuted:0", "--size", "native", "--out", str(out)]) == 0
+    assert "passes    (protein,nucleus): 32 = 1 x 32 numbers" in capsys.readouterr().out
+    told = read(out).uns
+    assert (told["channel_passes"], told["image_size"]) == ("protein,nucleus", "native")
+    assert main([*words, "--plan", "slots:protien=nucleus", "--out", str(out)]) == 2
+    assert "no model slot 'protien' Did you mean 'protein'?" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "--out FILE" in capsys.readouterr().err
+
+
 EMBED = """
 import os, signal, sys
 from protloc_jax.cli.main import main

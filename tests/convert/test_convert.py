@@ -177,3 +177,36 @@ def test_time_and_memory_of_a_base_model(tmp_path):
     )
     assert after - before < 2.5 * size
     assert read < 10
+
+
+@pytest.mark.torch
+def test_a_checkpoint_of_torch_save_with_its_arguments(tmp_path):
+    """What facebookresearch/dino writes: nested, the optimiser in it, the arguments as a pickled namespace."""
+    torch = pytest.importorskip("torch", reason="it writes the file")
+    from argparse import Namespace
+
+    named = tensors(channels=4)
+    head = dino_head(np.random.default_rng(1))
+    both = {**{f"backbone.{k}": v for k, v in named.items()}, **head}
+    teacher = {k: torch.from_numpy(v) for k, v in both.items()}
+    file = tmp_path / "checkpoint.pth"
+    torch.save(
+        {
+            "teacher": teacher,
+            "student": {f"module.{k}": v + 1 for k, v in teacher.items()},
+            "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
+            "epoch": 3,
+            "args": Namespace(arch="vit_tiny", patch_size=4),
+            "dino_loss": {"center": torch.ones(1, 50)},
+        },
+        file,
+    )
+    with pytest.raises(WeightsRefused) as refused:  # the arguments say a width that the weights do not have
+        convert(file, channels="a,b,c,d", normalise="self")
+    assert "dim: the weights show 24, the args says 192" in str(refused.value)
+    small = tmp_path / "small.pth"
+    torch.save({"teacher": teacher, "student": {f"module.{k}": v + 1 for k, v in teacher.items()}, "epoch": 3}, small)
+    converted = convert(small, heads=HEADS, channels="a,b,c,d", normalise="self")
+    assert converted.source["layout"] == "dino" and converted.config.position == "dino"
+    assert np.array_equal(converted.trees["teacher"]["backbone"]["cls"], named["cls_token"])
+    assert np.array_equal(converted.trees["params"]["backbone"]["cls"], named["cls_token"] + 1)

@@ -46,7 +46,8 @@ CASES = [
     pytest.param("vit_wee_patch16_reg1_gap_256", {}, {}, (96, 256), id="one register, norm of the mean"),
     pytest.param("vit_base_patch16_reg4_gap_256", {}, {}, (160, 128), id="four registers", marks=pytest.mark.slow),
     pytest.param("flexivit_small", {}, {}, (144, 96), id="flexible patches"),
-    pytest.param("vit_large_patch16_224", {}, {}, None, id="large", marks=pytest.mark.slow),
+    pytest.param("vit_large_patch16_224", {"img_size": 64}, {"image_size": 64}, (48, 112), id="large, 64 pixels"),
+    pytest.param("vit_large_patch16_224", {}, {}, (160, 96), id="large", marks=pytest.mark.slow),
 ]
 
 

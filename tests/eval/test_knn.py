@@ -83,6 +83,45 @@ def test_votes_by_hand():
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
 
 
+def test_majority_and_cell_dino_by_hand():
+    # As above: cosines 1, 0.8, 0.6, 0, at T = 0.2 relative weights 1, e^-1, e^-2 (the fourth is not asked for).
+    bank = np.array([[5, 0], [8, 6], [0.6, 0.8], [0, 2]], np.float32)
+    hot = np.array([[1, 0], [0, 1], [1, 1], [0, 1]])
+    query = np.array([[3.0, 0.0]], np.float32)
+    plain = knn.knn_scores(bank, hot, query, k=[1, 2, 3, 4], rule="majority", temperature=0.2)
+    np.testing.assert_allclose(plain[:, 0], [[1, 0], [1 / 2, 1 / 2], [2 / 3, 2 / 3], [2 / 4, 3 / 4]], atol=1e-6)
+    a, b = np.exp(-1), np.exp(-2)
+    total = 1 + a + b
+    soft = knn.knn_scores(bank, hot, query, k=[1, 2, 3], rule="cell-dino", temperature=0.2)
+    np.testing.assert_allclose(soft[:, 0] * total, [[1, 0], [1, a], [1 + b, a + b]], atol=1e-6)
+    assert soft[0].sum() < 1, "for the smaller k the shares do not sum to 1"
+    with pytest.raises(ValueError, match="rule='mean': not one of weighted, majority, cell-dino"):
+        knn.knn_scores(bank, hot, query, k=1, rule="mean")
+
+
+@pytest.mark.parametrize("chunk", [(512, 32768), (7, 50)])
+@pytest.mark.parametrize("rule", ["majority", "cell-dino"])
+def test_other_rules_equal_a_brute_force_in_float64(rule, chunk):
+    bank, hot = clusters(16, 211, labels_per_row=2)
+    queries, _ = clusters(17, 33)
+    groups = np.arange(211) % 30
+    own = np.arange(33) % 30
+    ks = (1, 5, 12)
+    sizes = dict(zip(("query_chunk", "bank_chunk"), chunk, strict=True))
+    ours = knn.knn_scores(bank, hot, queries, k=ks, rule=rule, bank_groups=groups, query_groups=own, **sizes)
+    wanted = np.zeros((3, 33, 5))
+    for q, query in enumerate(queries.astype(np.float64)):
+        cosine = bank.astype(np.float64) @ query / np.linalg.norm(query)
+        cosine /= np.linalg.norm(bank.astype(np.float64), axis=1)
+        allowed = [j for j in np.argsort(-cosine, kind="stable") if groups[j] != own[q]]
+        softmax = np.exp(cosine[allowed[: max(ks)]] / 0.07)
+        softmax /= softmax.sum()
+        for i, k in enumerate(ks):
+            for weight, j in zip(softmax[:k], allowed[:k], strict=True):
+                wanted[i, q] += hot[j] * (1 / k if rule == "majority" else weight)
+    np.testing.assert_allclose(ours, wanted, atol=2e-5)
+
+
 def test_a_list_of_k_equals_each_k_alone():
     bank, hot = clusters(6, 200)
     queries, _ = clusters(7, 30)

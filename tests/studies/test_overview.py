@@ -110,6 +110,65 @@ def test_overlapping_tests_are_scored_one_by_one_and_other_tables_refused():
         score(relabelled, split_file=file, config=CONFIG)
 
 
+def test_neighbours_of_the_same_protein_are_excluded_where_the_label_is_the_proteins():
+    both = tables()
+    assert score(both, config=CONFIG)["task"]["excluded_neighbours"] == ["well", "protein"]
+    own = {n: FeatureTable(t.x, t.obs.assign(kind=t.obs["protein"])) for n, t in both.items()}
+    asked = score(own, label="kind", split="k-fold", unit="well", config=CONFIG)
+    assert asked["task"]["excluded_neighbours"] == ["well"], "a label of one protein alone would never be found"
+    rng = np.random.default_rng(0)
+    cells = {n: FeatureTable(t.x, t.obs.assign(kind=rng.permutation(t.obs["labels"]))) for n, t in both.items()}
+    assert score(cells, label="kind", config=CONFIG)["task"]["excluded_neighbours"] == ["well"], "cells' own labels"
+    named = score(both, exclude=["split", "protein"], config=CONFIG)
+    assert named["task"]["excluded_neighbours"] == ["split", "protein"]
+    assert score(both, exclude=[], config=CONFIG)["task"]["excluded_neighbours"] == []
+    with pytest.raises(ValueError, match=r"no column 'xyz', 'wel' Did you mean 'well'\?"):
+        score(both, exclude=["xyz", "wel"], config=CONFIG)
+
+
+def test_images_of_one_protein_that_are_alike_do_not_vote_for_each_other():
+    """Fields of a protein look alike and its label is random, so that only a leak can find it."""
+    rng = np.random.default_rng(0)
+    protein = np.repeat(np.arange(40), 4)
+    label = rng.integers(0, 2, 40)[protein]
+    x = (rng.normal(size=(40, 8))[protein] + 0.01 * rng.normal(size=(160, 8))).astype(np.float32)
+    obs = pd.DataFrame(
+        {
+            "id": [f"i{k}" for k in range(160)],
+            "split": np.array(["train", "train", "val", "test"])[np.arange(160) % 4],
+            "labels": np.array(["a", "b"])[label],
+            "protein": [f"P{p}" for p in protein],
+            "field": [f"F{k}" for k in range(160)],
+        }
+    )
+    table = {"x": FeatureTable(x, obs)}
+    honest, leaky = (score(table, config=CONFIG, **more) for more in ({}, {"exclude": ["field"]}))
+    f1 = [r["systems"]["x"]["knn"]["macro_f1"]["estimate"] for r in (honest, leaky)]
+    assert f1[0] < 0.75 < 0.95 < f1[1]
+
+
+def test_choices_and_equal_widths_of_whole_tables():
+    both = tables()
+    wide = both["good"]
+    both["wide"] = FeatureTable(np.hstack([wide.x, both["noise"].x]), wide.obs, {})
+    compared = score(both, config=CONFIG, equal_width="pairs")
+    assert [(d["first"], d["second"]) for d in compared["differences"]] == [("good", "noise")]
+    results = score(both, config=CONFIG, equal_width="pca", choices={"chosen": ["noise", "wide"]})
+    assert results["systems"]["chosen"]["knn"]["chosen"] == ["wide"]
+    assert results["systems"]["wide"]["about"]["projection"] == "6 -> 3 principal components of 48 training rows"
+    folds = score(both, config=CONFIG, equal_width="random", split="k-fold", folds=3, choices={"c": ["good", "wide"]})
+    assert {s["features"] for n, s in folds["systems"].items() if n != "c"} == {3}
+    assert "chosen in" in build(folds, title="t").render()
+    for options, words in (
+        ({"equal_width": "pca", "split": "k-fold"}, "held out by another split"),
+        ({"equal_width": "pca", "leave_out": "protein"}, "use 'random'"),
+        ({"equal_width": "pair"}, "Did you mean 'pairs'"),
+        ({"choices": {"c": ["good", "wid"]}}, "'wid' Did you mean 'wide'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            score(both, config=CONFIG, **options)
+
+
 def test_another_label_column():
     results = score(tables(), label="split", split="k-fold", config=CONFIG)
     assert results["task"]["label_names"] == ["test", "train", "val"]
@@ -134,7 +193,7 @@ def test_the_page_says_synthetic_and_holds_the_numbers():
     text = build(results, title="t", log=log, prototypes=256).render()
     value = results["systems"]["good"]["knn"]["macro_f1"]["estimate"]
     assert f"{value:.3f}" in text
-    assert text.count("<img ") == 4  # bars, classes, confusion, curves
+    assert text.count("<img ") == 5  # bars, k, classes, confusion, curves
     assert text.count("Synthetic") == 1 + text.count("<table") + text.count("<img ")
     names = [row["features"] for row in summary_rows(results)]
     assert names == ["chance (prior)", "chance (majority)", "noise", "good"]
