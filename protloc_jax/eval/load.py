@@ -25,12 +25,11 @@ from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 
 
-def load(
-    path: str | Path, *, which: str = "teacher", size: int = 0, foreign: Mapping[str, Any] | None = None
-) -> Encoder:
+def load(path: str | Path, *, which: str = "auto", size: int = 0, foreign: Mapping[str, Any] | None = None) -> Encoder:
     """The encoder of a run directory (its newest good checkpoint), of one checkpoint, or of another project's weights.
 
-    which    "teacher", or "params" for the student
+    which    "teacher", or "params" for the student; "auto": the teacher, or params of a run that has none (a fine-tuned
+             one). The encoder's provenance says which it was
     size     side in pixels that images are brought to; 0 = the run's global view size, or what the weights themselves
              are published with
     foreign  for weights of another project (a file, a Hugging Face folder, "hf://..."): the options of `convert`
@@ -44,7 +43,7 @@ def load(
     facts = {
         "weights": str(path),
         "weights_sha256": meta["weights_sha256"],
-        "which": which,
+        "which": meta["which"],
         "examples_seen": meta.get("examples_seen"),
     }
     return _encoder(params["backbone"], meta, size, facts)
@@ -71,7 +70,7 @@ def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> En
     A run that began with weights began with theirs, read again from where they were: WeightsChanged where they are gone
     or changed. A `seed` always asks for fresh parameters.
     """
-    _, meta = load_weights(path, "teacher")
+    _, meta = load_weights(path, "auto")
     if meta.get("init") and seed is None:
         began = began_with(meta["init"])
         facts = {
@@ -90,6 +89,7 @@ def untrained(path: str | Path, *, seed: int | None = None, size: int = 0) -> En
 
 
 def _foreign(path: str | Path, which: str, size: int, options: Mapping[str, Any]) -> Encoder:
+    which = "teacher" if which == "auto" else which
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
