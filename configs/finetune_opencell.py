@@ -12,8 +12,8 @@ classifier; the rest is this project's choice: the head alone for two epochs, th
 input more slowly (0.75 a block). method.train=last_n method.last_n=4 trains the last four blocks, method.train=head
 the head on frozen features (and then init.freeze_backbone_epochs=0).
 
-Budget: 28 GFLOP an image and step for ViT-S/16, so 50 epochs of 4,400 fields (70 % of 6,301) are 25 seconds of an
-H200 at 25 % of its bf16 peak, 447 GFLOP and 7 minutes for ViT-B/8; projected, not measured. Score: not measured yet.
+Budget: 27 GFLOP an image and step for ViT-S/16, so 50 epochs of 4,400 fields (70 % of 6,301) are 24 seconds of an
+H200 at 25 % of its bf16 peak, 469 GFLOP and 7 minutes for ViT-B/8; projected, not measured. Score: not measured yet.
 Report the last checkpoint; the best by validation macro-F1 is kept beside it.
 """
 
