@@ -2,7 +2,7 @@
 
     protloc data split records/opencell --kind fractions --by protein --out opencell-fractions.parquet
     protloc pretrain --config configs/finetune_opencell.py data.records=records/opencell \\
-        data.split_file=opencell-fractions.parquet data.split_name='seed 0, fraction 1' \\
+        data.split_file=opencell-fractions.parquet data.split_name=fraction=1 \\
         init.weights=runs/pretrained run.out=runs/finetuned
 
 The smaller data fractions of that file lie inside the larger ones, share validation and test proteins, and are chosen
