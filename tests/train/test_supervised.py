@@ -47,6 +47,8 @@ def trained(config, steps=3, batches=batch_number):
     state = jax.jit(lambda: init_state(config, CHANNELS, jax.random.key(0)))()
     before = jax.device_get(state)
     step = jax.jit(step_function(config, Supervised(config, CHANNELS), Schedules(config, 4), plain_views))
+    # What is compared is one program's, so it need not be optimised.
+    step = step.lower(state, batches(0)).compile(compiler_options={"xla_backend_optimization_level": 0})
     metrics = {}
     for number in range(steps):
         state, metrics = step(state, batches(number))
