@@ -41,18 +41,35 @@ def field_types(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def describe(cls: type, prefix: str = "") -> list[tuple[str, Any, Any, str]]:
-    """All leaf keys of a config as (dotted key, type, default, help), nested dataclasses walked in order."""
+def describe(cls: Any, prefix: str = "") -> list[tuple[str, Any, Any, str]]:
+    """All leaf keys of a config as (dotted key, type, default, help), nested dataclasses walked in order.
+
+    `cls` is a dataclass, or an instance of one, whose sections of several kinds (see `kinds`) are then those that it
+    has; a class has the first kind.
+    """
     rows = []
-    hints = field_types(cls)
+    of_class = isinstance(cls, type)
+    hints = field_types(cls if of_class else type(cls))
     for f in dataclasses.fields(cls):
         hint, key = hints[f.name], prefix + f.name
-        if dataclasses.is_dataclass(hint):
-            rows += describe(typing.cast(type, hint), key + ".")
+        if dataclasses.is_dataclass(hint) or kinds(hint):
+            first = next(iter(kinds(hint).values()), hint)
+            rows += describe(first if of_class else getattr(cls, f.name), key + ".")
         else:
             default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
             rows.append((key, hint, default, f.metadata.get("help", "")))
     return rows
+
+
+def kinds(hint: Any) -> dict[str, type]:
+    """The kinds of a section by name: dataclasses joined by `|`, told apart by their key `name`, a Literal of one word.
+
+    Empty for any other annotation. The first kind is what a mapping without a `name` means.
+    """
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
+    if not members or not all(dataclasses.is_dataclass(member) for member in members):
+        return {}
+    return {typing.get_args(field_types(member)["name"])[0]: member for member in members}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -95,11 +112,15 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any]) -> T:
 def with_overrides(config: T, overrides: Sequence[str]) -> T:
     """`config` with `dotted.key=value` overrides applied; values are parsed by the field's type.
 
+    A section of several kinds (`kinds`) that gets another `name` starts from the defaults of that kind, wherever among
+    the overrides its name stands.
     Raises ConfigError listing all malformed items, unknown keys and bad values together.
     """
+    config = _of_named_kinds(config, overrides)
     tree = to_dict(config)
     cls = type(config)
-    known = [row[0] for row in describe(cls)]
+    known = [row[0] for row in describe(config)]
+    elsewhere = _keys_of_other_kinds(config)
     problems: list[str] = []
     for item in overrides:
         key, sep, text = item.partition("=")
@@ -110,6 +131,8 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
             inside = [k for k in known if k.startswith(key + ".")]
             if inside:
                 problems.append(f"'{key}' is a section; set one of its keys: {', '.join(inside)}.")
+            elif key in elsewhere:
+                problems.append(f"unknown key '{key}'. {elsewhere[key]}")
             else:
                 problems.append(f"unknown key '{key}'.{_nearest_key(key, known)}")
         else:
@@ -198,17 +221,51 @@ def _sections(known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(k.split(".", 1)[0] for k in known))
 
 
-def _build(cls: type, mapping: Any, prefix: str, problems: list[str]) -> Any:
+def _of_named_kinds(config: Any, overrides: Sequence[str]) -> Any:
+    """`config` with each section whose `name` an override changes replaced by that kind's defaults."""
+    given = dict(zip(keys_of(overrides), (item.partition("=")[2].strip() for item in overrides), strict=True))
+    changed = {}
+    for field, hint in field_types(type(config)).items():
+        name = given.get(f"{field}.name")
+        # An unknown name stays for the section's own Literal to refuse.
+        if name in kinds(hint) and name != getattr(config, field).name:
+            changed[field] = kinds(hint)[name]()
+    return dataclasses.replace(config, **changed) if changed else config
+
+
+def _keys_of_other_kinds(config: Any) -> dict[str, str]:
+    """What to say about the keys that a section would have if it were of another kind."""
+    found: dict[str, str] = {}
+    for field, hint in field_types(type(config)).items():
+        for name, kind in kinds(hint).items():
+            for f in dataclasses.fields(kind):
+                words = f"It belongs to {field}.name={name}, and this is {getattr(config, field).name}."
+                found.setdefault(f"{field}.{f.name}", words)
+    return found
+
+
+def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(mapping, Mapping):
-        problems.append(f"'{prefix.rstrip('.') or cls.__name__}': expected a section, got {mapping!r}.")
+        shown = prefix.rstrip(".") or getattr(cls, "__name__", str(cls))
+        problems.append(f"'{shown}': expected a section, got {mapping!r}.")
         return None
+    of_kind, name = kinds(cls), ""
+    if of_kind:
+        name = mapping.get("name", next(iter(of_kind)))
+        if name not in of_kind:
+            shown = ", ".join(map(repr, of_kind))
+            problems.append(f"{prefix}name={name!s}: not one of {shown}.{nearest(str(name), of_kind)}")
+            return None
+        cls = of_kind[name]
     hints = field_types(cls)
     values = {}
     for key, value in mapping.items():
         if key not in hints:
-            problems.append(f"unknown key '{prefix}{key}'.{nearest(key, hints)}")
-        elif dataclasses.is_dataclass(hints[key]):
-            values[key] = _build(typing.cast(type, hints[key]), value, f"{prefix}{key}.", problems)
+            others = [n for n, kind in of_kind.items() if key in field_types(kind)]
+            hint = f" It belongs to {prefix}name={others[0]}, and this is {name}." if others else nearest(key, hints)
+            problems.append(f"unknown key '{prefix}{key}'.{hint}")
+        elif dataclasses.is_dataclass(hints[key]) or kinds(hints[key]):
+            values[key] = _build(hints[key], value, f"{prefix}{key}.", problems)
         else:
             values[key] = _coerce(hints[key], value, prefix + key, problems)
     if problems:

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.plan.dry_run import plan, plan_beginning
     from protloc_jax.telemetry.clock import words
     from protloc_jax.train.experiment import Experiment
+    from protloc_jax.train.labels import with_labels
 
     if not 0 < args.mfu <= 1:
         raise ValueError(f"--mfu {args.mfu}: a share lies between 0 and 1.")
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
         with open_split(experiment.data)[0] as records:
             examples = len(records.manifest.rows(experiment.data.split))
+            experiment, _ = with_labels(experiment, records.manifest)
     else:
         names = args.channels or ",".join(experiment.data.channels)
         if not examples or not names:

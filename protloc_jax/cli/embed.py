@@ -22,7 +22,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--records", required=True, metavar="DIR", help="records folder made by `protloc data pack`")
     parser.add_argument("--out", metavar="FILE", help="feature table to write, .h5ad or .parquet")
     parser.add_argument(
-        "--which", choices=("teacher", "params"), default="teacher", help="teacher, or student (params)"
+        "--which",
+        choices=("auto", "teacher", "params"),
+        default="auto",
+        help="teacher, or student (params); auto (default): the teacher, or params of a run without one",
     )
     parser.add_argument("--untrained", action="store_true", help="the same backbone as it was before training")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only images of one split")
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         encoder = _planned(encoder, channels, args.plan)
         rows = records.manifest.rows(args.split)
-        print(f"weights   {encoder.provenance['weights']} ({encoder.channels})")
+        print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
         if encoder.plan is not None:
             passes, left = len(encoder.plan.passes), unused(encoder.plan, channels)

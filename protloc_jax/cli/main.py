@@ -16,7 +16,7 @@ from protloc_jax.config import nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("protloc_jax.cli.data", "pack, verify and look at image records"),
     "verify": ("protloc_jax.cli.verify", "hold converted weights against their original, layer by layer"),
-    "pretrain": ("protloc_jax.cli.pretrain", "pretrain a backbone on records, by a config file"),
+    "pretrain": ("protloc_jax.cli.pretrain", "pretrain or fine-tune a backbone on records, by a config file"),
     "convert": ("protloc_jax.cli.convert", "weights of another project as a checkpoint of this one"),
     "embed": ("protloc_jax.cli.embed", "turn images into a feature table with a trained backbone"),
     "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from protloc_jax.channels import ChannelSet
+from protloc_jax.cli.periodic_rows import over_rows, some_rows
 from protloc_jax.data.read import Records
-from protloc_jax.data.sequential import sequential
-from protloc_jax.devices import batch_sharding, host_to_global, replicated
+from protloc_jax.devices import batch_sharding, replicated
 from protloc_jax.eval.knn import knn_scores
 from protloc_jax.eval.scores import accuracy, decide, macro_f1
 from protloc_jax.model.vit import Vit
@@ -23,7 +24,6 @@ from protloc_jax.views.prepare import PrepareConfig, prepare
 
 # Images of the same well or field of view are near copies: they never vote for one another.
 EXCLUDED = ("well", "field")
-IMAGES_A_STEP = 64
 
 
 class PeriodicKnn:
@@ -51,8 +51,7 @@ class PeriodicKnn:
         labelled = labels.any(axis=1)
 
         def some(split: str) -> np.ndarray:
-            rows = np.flatnonzero(labelled & (np.asarray(manifest.table["split"]) == split))
-            return np.sort(np.random.default_rng(0).permutation(rows)[:most])
+            return some_rows(np.flatnonzero(labelled & (np.asarray(manifest.table["split"]) == split)), most)
 
         self.bank, self.queries = some("train"), some("val")
         self.held_out = len(self.queries) > 0
@@ -64,8 +63,7 @@ class PeriodicKnn:
         ids += [manifest.group_ids(column)[0] for column in EXCLUDED if column in manifest.group_columns]
         self.groups = np.stack(ids, axis=1)
         self.labels, self.kind = labels > 0, "multi" if manifest.label_kind == "multi" else "single"
-        self.records, self.names, self.mesh, self.k = records, channels.names, mesh, min(k, len(self.bank) - 1)
-        self.batch = mesh.size * max(1, IMAGES_A_STEP // mesh.size)
+        self.k = min(k, len(self.bank) - 1)
         side = experiment.views.global_size
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
         vit = Vit(experiment.model)
@@ -76,7 +74,9 @@ class PeriodicKnn:
 
         by_example = batch_sharding(mesh)
         self.encode = jax.jit(encode, in_shardings=(None, by_example, by_example), out_shardings=replicated(mesh))
-        self.on_bad = (lambda record, reason: None) if experiment.data.tolerant else None
+        self.over_rows = partial(
+            over_rows, records, channels=channels.names, mesh=mesh, tolerant=experiment.data.tolerant
+        )
 
     @property
     def words(self) -> str:
@@ -88,7 +88,7 @@ class PeriodicKnn:
         """Scores by name, macro-F1 first; {} where `give_up` said so on the way. All processes call it together."""
         params = (state.teacher or state.params)["backbone"]
         rows = np.union1d(self.bank, self.queries)
-        encoded = self._features(params, rows, give_up)
+        encoded = self.over_rows(rows, partial(self.encode, params), give_up=give_up)
         if encoded is None:
             return {}
         features, good = encoded
@@ -113,24 +113,3 @@ class PeriodicKnn:
         if len(left_out):
             result["knn_left_out"] = float(len(left_out))
         return result
-
-    def _features(
-        self, params: Any, rows: np.ndarray, give_up: Callable[[], bool]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """CLS vectors [rows, D] and whether the image could be read [rows]; each process reads its slice of a batch."""
-        processes, process = jax.process_count(), jax.process_index()
-        own = self.batch // processes
-        padded = np.resize(rows, -(-len(rows) // self.batch) * self.batch)
-        mine = padded.reshape(-1, processes, own)[:, process].reshape(-1)
-        found = []
-        reader = sequential(self.records, mine, own, channels=self.names, on_bad=self.on_bad)
-        try:
-            for batch, good in reader:
-                if give_up():
-                    return None
-                cls, good = self.encode(params, *host_to_global((batch.image, good), self.mesh))
-                found.append((np.asarray(cls), np.asarray(good)))
-        finally:
-            reader.close()  # type: ignore[attr-defined]
-        features, read = (np.concatenate(part)[: len(rows)] for part in zip(*found, strict=True))
-        return features, read

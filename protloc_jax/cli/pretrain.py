@@ -37,9 +37,11 @@ def add_parser(subparsers) -> None:
     """Add the sub-command's options."""
     parser = subparsers.add_parser(
         "pretrain",
-        help="pretrain a backbone on records, by a config file",
-        description="Pretrain a backbone. Run directory: run.out. Started again, a run goes on from its newest good "
-        "checkpoint, to the bit. Keys: see the config files in configs/, or the saved config.json of any run.",
+        help="pretrain or fine-tune a backbone on records, by a config file",
+        description="Train a backbone without labels (method.name=dino) or with the records' own "
+        "(method.name=supervised), from scratch or from weights (init.weights). Run directory: run.out. Started again, "
+        "a run goes on from its newest good checkpoint, to the bit. Keys: see the config files in configs/, or the "
+        "saved config.json of any run.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
 
     append_cpu_flags()
     from protloc_jax.config import keys_of, load_file, with_overrides
-    from protloc_jax.data.loader import WorkerDied
+    from protloc_jax.data.loader import WorkerDied, open_split
     from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import beginning
+    from protloc_jax.train.labels import with_labels
     from protloc_jax.train.loop import CONFIG_FILE
 
     config = args.config
@@ -78,11 +81,13 @@ def run(args: argparse.Namespace) -> int:
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:
         _refuse_foreign(experiment.init.weights)
+        with open_split(experiment.data)[0] as records:
+            experiment, notes = with_labels(experiment, records.manifest)
         begins = beginning(_resolved(experiment, loader), loader.channels, given=keys_of(args.overrides))
         try:
             if args.replay:
                 return _replay(args, begins.experiment, loader, mesh)
-            return _train(args, begins, loader, mesh)
+            return _train(args, begins, loader, mesh, notes)
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
             return WORKER_DIED
@@ -99,9 +104,10 @@ def _refuse_foreign(weights: str) -> None:
         )
 
 
-def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Mesh) -> int:
+def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Mesh, notes: tuple[str, ...] = ()) -> int:
     import jax
 
+    from protloc_jax.cli.periodic_classifier import PeriodicClassifier
     from protloc_jax.cli.periodic_knn import PeriodicKnn
     from protloc_jax.data.durable import size_text
     from protloc_jax.data.loader import open_split
@@ -120,25 +126,26 @@ def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Me
             record = loader.record_of(number)
             return {"epoch": epoch, "offset": offset, "record": record, "id": ids[record]}
 
-        knn = None
+        evaluate = None
         if experiment.run.eval_every:
-            knn = PeriodicKnn(experiment, records, loader.channels, mesh=mesh)
+            kind = PeriodicClassifier if experiment.method.name == "supervised" else PeriodicKnn
+            evaluate = kind(experiment, records, loader.channels, mesh=mesh)
         flops = _introduce(experiment, loader, mesh, console.line)
         for words in begins.words:
             console.line(f"initial        {words}")
-        for note in loader.notes:
+        for note in (*loader.notes, *notes):
             console.warn(note)
         if experiment.data.verify == "open":
             console.line(f"verify         {size_text(loader.info.bytes)} are compared with their digests before step 1")
-        if knn is not None:
-            console.line(f"evaluation     {knn.words}, every {experiment.run.eval_every} steps")
+        if evaluate is not None:
+            console.line(f"evaluation     {evaluate.words}, every {experiment.run.eval_every} steps")
         try:
             outcome = fit(
                 experiment,
                 lambda start: _loader(experiment, start, listed=True),
                 _facts(loader),
                 initial=begins.initial,
-                evaluate=knn,
+                evaluate=evaluate,
                 describe=describe,
                 flops_per_image=flops,
                 console=console,
@@ -192,26 +199,21 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
     """Say what will be trained on what and how; returns the FLOPs of one image's step."""
     import jax
 
-    from protloc_jax.model.flops import Crops, count_parameters, dino_step_flops
+    from protloc_jax.model.flops import count_parameters
     from protloc_jax.train.loop import CONFIG_FILE
+    from protloc_jax.train.methods import METHODS
     from protloc_jax.train.schedules import Schedules
     from protloc_jax.train.state import init_state
 
-    model, views, optim, method = experiment.model, experiment.views, experiment.optim, experiment.method
+    model, optim = experiment.model, experiment.optim
+    method = METHODS[experiment.method.name](experiment, loader.channels)
+    views = method.views(experiment.views)
     shapes = jax.eval_shape(lambda: init_state(experiment, loader.channels, jax.random.key(0)))
     schedules = Schedules(experiment, loader.n // optim.batch)
     sizes = ", ".join(f"{name} {count_parameters(tree):,}" for name, tree in shapes.params.items())
     crops = [(views.n_global, views.global_size), (views.n_local, views.local_size)]
     tokens = " + ".join(f"{n} x {model.prefix + _area(model.grid(size, size))}" for n, size in crops if n)
-    flops = dino_step_flops(
-        model,
-        global_crops=Crops(*crops[0]),
-        local_crops=Crops(*crops[1]),
-        out_dim=method.out_dim,
-        hidden=method.hidden,
-        bottleneck=method.bottleneck,
-        head_layers=method.layers,
-    )
+    flops = method.flops(views)
     scaled = f"{optim.lr:g} x {optim.batch} / {optim.lr_batch} = " if optim.lr_batch else ""
     channels = ", ".join(f"{c.name} ({c.role})" for c in loader.channels)
     kind = mesh.devices.flat[0].device_kind

@@ -27,12 +27,11 @@ from protloc_jax.views.prepare import PrepareConfig
 Size = int | Literal["native"]
 
 
-def load(
-    path: str | Path, *, which: str = "teacher", size: Size = 0, foreign: Mapping[str, Any] | None = None
-) -> Encoder:
+def load(path: str | Path, *, which: str = "auto", size: Size = 0, foreign: Mapping[str, Any] | None = None) -> Encoder:
     """The encoder of a run directory (its newest good checkpoint), of one checkpoint, or of another project's weights.
 
-    which    "teacher", or "params" for the student
+    which    "teacher", or "params" for the student; "auto": the teacher, or params of a run that has none (a fine-tuned
+             one). The encoder's provenance says which it was
     size     side in pixels that images are brought to; 0 = the run's global view size, or what the weights themselves
              are published with; "native" = images as they are, neither resized nor cropped (DINO4Cells' extraction)
     foreign  for weights of another project (a file, a Hugging Face folder, "hf://..."): the options of `convert`
@@ -46,7 +45,7 @@ def load(
     facts = {
         "weights": str(path),
         "weights_sha256": meta["weights_sha256"],
-        "which": which,
+        "which": meta["which"],
         "examples_seen": meta.get("examples_seen"),
     }
     return _encoder(params["backbone"], meta, size, facts)
@@ -73,7 +72,7 @@ def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> E
     A run that began with weights began with theirs, read again from where they were: WeightsChanged where they are gone
     or changed. A `seed` always asks for fresh parameters.
     """
-    _, meta = load_weights(path, "teacher")
+    _, meta = load_weights(path, "auto")
     if meta.get("init") and seed is None:
         began = began_with(meta["init"])
         facts = {
@@ -92,6 +91,7 @@ def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> E
 
 
 def _foreign(path: str | Path, which: str, size: Size, options: Mapping[str, Any]) -> Encoder:
+    which = "teacher" if which == "auto" else which
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")

@@ -13,11 +13,12 @@ from jax.sharding import AbstractMesh, AxisType
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.devices import AXES, leaf_path, params_sharding
-from protloc_jax.model.flops import Crops, activation_bytes, count_parameters, dino_step_flops
+from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
 from protloc_jax.telemetry.clock import PEAK_TFLOPS
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
+from protloc_jax.train.methods import METHODS
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import init_state
 
@@ -75,7 +76,9 @@ def plan(
     chip's bf16 peak. Raises ValueError where devices, mesh and batch do not fit together.
     """
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
-    run, optim, views, method = experiment.run, experiment.optim, experiment.views, experiment.method
+    run, optim = experiment.run, experiment.optim
+    method = METHODS[experiment.method.name](experiment, channels)
+    views = method.views(experiment.views)
     data = _data_axis(devices, run.mesh_data, run.mesh_fsdp)
     mesh = AbstractMesh((data, run.mesh_fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
     share = devices * optim.accumulation
@@ -96,18 +99,9 @@ def plan(
         own = sum(_bytes(x) // _ways(s, mesh) for x, s in zip(leaves, split, strict=True))
         held.append(Held(name, sum(math.prod(x.shape) for x in leaves), total, own))
     crops = (Crops(views.n_global, views.global_size), Crops(views.n_local, views.local_size))
-    flops = dino_step_flops(
-        experiment.model,
-        global_crops=crops[0],
-        local_crops=crops[1],
-        out_dim=method.out_dim,
-        hidden=method.hidden,
-        bottleneck=method.bottleneck,
-        head_layers=method.layers,
-    )
-    # Logits of all views, student and teacher, and the student's gradient of them, are the head's large arrays.
+    flops = method.flops(views)
     width = 2 if experiment.model.dtype == "bfloat16" else 4
-    logits = each * (2 * (views.n_global + views.n_local) + views.n_global) * method.out_dim * width
+    logits = each * method.head_numbers(views) * width
     images = schedules.total * optim.batch
     return Plan(
         devices=devices,

@@ -102,7 +102,7 @@ def load_weights(
     Returns (nested dict of NumPy arrays, meta record with "weights_sha256" of exactly these arrays). Nothing is
     written or moved, so read-only copies work. A damaged newest checkpoint of a run is warned about and the one before
     it taken; a damaged step directory that was asked for raises CheckpointDamaged. `which` is an item: "teacher",
-    "params", ...
+    "params", ...; "auto" is the teacher, or the params of a run without one. The record's "which" says what was taken.
     """
     path = Path(path)
     if (path / META_ITEM).is_dir() or (path.name.isdecimal() and path.is_dir()):
@@ -129,8 +129,10 @@ def listed(problems: list[str], most: int = 10) -> str:
 
 def _load(step_directory: Path, which: str) -> tuple[dict[str, Any], dict[str, Any]]:
     meta = read_meta(step_directory)
+    if which == "auto":
+        which = "teacher" if meta["items"].get("teacher") else "params"
     if not meta["items"].get(which):
         names = [name for name, table in meta["items"].items() if table]
         raise ValueError(f"{step_directory} has no '{which}'; it has {', '.join(names)}.{nearest(which, names)}")
     tree = nested(read_item(step_directory, which, meta))
-    return tree, {**meta, "weights_sha256": content_digest(tree)}
+    return tree, {**meta, "weights_sha256": content_digest(tree), "which": which}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeVar
 
 from protloc_jax.config import check_literals, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
+from protloc_jax.train.limits import below, outside, refuse
+from protloc_jax.train.supervised_config import SupervisedConfig
 from protloc_jax.views.config import ViewsConfig
 
 
@@ -35,15 +37,15 @@ class DinoConfig:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = _below(self, 1, ("hidden", "bottleneck", "layers", "sinkhorn_iterations")) + _below(
+        problems = below(self, 1, ("hidden", "bottleneck", "layers", "sinkhorn_iterations")) + below(
             self, 2, ("out_dim",)
         )
-        problems += _below(self, 0, ("warmup_teacher_temp_epochs", "koleo"))
-        problems += _outside(self, 0.0, 1.0, ("momentum", "centre_momentum"))
+        problems += below(self, 0, ("warmup_teacher_temp_epochs", "koleo"))
+        problems += outside(self, 0.0, 1.0, ("momentum", "centre_momentum"))
         for key in ("teacher_temp", "warmup_teacher_temp", "student_temp"):
             if not getattr(self, key) > 0:
                 problems.append(f"{key}={getattr(self, key)}: must be above 0.")
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +70,16 @@ class OptimConfig:
     eps: float = opt(1e-8, "Adam's epsilon")
 
     def __post_init__(self) -> None:
-        problems = _below(self, 1, ("batch", "epochs", "accumulation"))
+        problems = below(self, 1, ("batch", "epochs", "accumulation"))
         keys = ("steps", "lr_batch", "lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "clip")
-        problems += _below(self, 0, (*keys, "freeze_last_layer_epochs"))
-        problems += _outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2"))
+        problems += below(self, 0, (*keys, "freeze_last_layer_epochs"))
+        problems += outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2"))
         problems += [f"{k}=1: must be below 1." for k in ("b1", "b2") if getattr(self, k) == 1]
         if not self.eps > 0:
             problems.append(f"eps={self.eps}: must be above 0.")
         if self.batch >= 1 and self.accumulation >= 1 and self.batch % self.accumulation:
             problems.append(f"batch={self.batch} is not divisible by accumulation={self.accumulation}.")
-        _refuse(problems)
+        refuse(problems)
 
     @property
     def peak_lr(self) -> float:
@@ -107,11 +109,11 @@ class InitConfig:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = _below(self, 0, ("freeze_backbone_epochs",))
+        problems = below(self, 0, ("freeze_backbone_epochs",))
         if not self.weights:
             changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
             problems += [f"{f.name}={getattr(self, f.name)}: means nothing without weights." for f in changed]
-        _refuse(problems)
+        refuse(problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,41 +134,38 @@ class RunConfig:
     compilation_cache: str = opt("", "directory of compiled programs; empty = the user's cache directory, none = off")
 
     def __post_init__(self) -> None:
-        problems = _below(self, 1, ("mesh_fsdp", "log_every", "keep_last", "stop_after_bad"))
-        problems += _below(self, 0, ("seed", "checkpoint_every", "keep_best", "eval_every"))
+        problems = below(self, 1, ("mesh_fsdp", "log_every", "keep_last", "stop_after_bad"))
+        problems += below(self, 0, ("seed", "checkpoint_every", "keep_best", "eval_every"))
         if self.mesh_data != -1 and self.mesh_data < 1:
             problems.append(f"mesh_data={self.mesh_data}: must be -1 (all devices) or at least 1.")
         if not self.out:
             problems.append("out='': name a run directory.")
-        _refuse(problems)
+        refuse(problems)
+
+
+# One kind a training method, chosen by `method.name`; the first is what a config without a name means.
+MethodConfig = DinoConfig | SupervisedConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One pretraining run: data, views, model, what it begins with, method, optimiser, run."""
+    """One training run: data, views, model, what it begins with, method, optimiser, run."""
 
     name: str = opt("experiment", "name shown in logs and reports")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     model: VitConfig = dataclasses.field(default_factory=VitConfig)
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
-    method: DinoConfig = dataclasses.field(default_factory=DinoConfig)
+    method: MethodConfig = dataclasses.field(default_factory=DinoConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
 
-def _below(config: object, least: float, keys: tuple[str, ...]) -> list[str]:
-    return [f"{k}={getattr(config, k)}: must be at least {least}." for k in keys if not getattr(config, k) >= least]
+T = TypeVar("T")
 
 
-def _outside(config: object, low: float, high: float, keys: tuple[str, ...]) -> list[str]:
-    return [
-        f"{k}={getattr(config, k)}: must be from {low} to {high}."
-        for k in keys
-        if not low <= getattr(config, k) <= high
-    ]
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ValueError("\n  ".join(problems))
+def of_kind(experiment: Experiment, kind: type[T]) -> T:
+    """The experiment's method section, as the kind that the caller is for. Raises TypeError for another."""
+    if not isinstance(experiment.method, kind):
+        raise TypeError(f"method '{experiment.method.name}' is not a {kind.__name__}.")
+    return experiment.method

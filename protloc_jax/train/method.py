@@ -19,9 +19,10 @@ from protloc_jax.views.config import ViewsConfig
 
 Tree = Any
 Scalars = Mapping[str, jax.Array]
-# main: updated at every step; last: left alone while the head's last layer is frozen; fixed: never updated; backbone:
-# what is main otherwise, in a run that begins with a frozen backbone (given by the step, never by a method).
-Group = Literal["main", "last", "fixed", "backbone"]
+# main: updated at every step; last: left alone while the head's last layer is frozen; fixed: never updated; frozen:
+# never updated, and without gradient and moments; backbone: what is main otherwise, in a run that begins with a frozen
+# backbone (given by the step, never by a method).
+Group = Literal["main", "last", "fixed", "frozen", "backbone"]
 
 # Purposes of random draws: the second address, after the example. Views and methods fold further numbers into theirs.
 VIEWS, DROP_PATH, METHOD = 0, 1, 2
@@ -51,6 +52,11 @@ class Method(Protocol):
         """Whether the loss of a batch is the mean of its micro-batches' losses. If not, accumulation is refused."""
         ...
 
+    @property
+    def frozen_blocks(self) -> int:
+        """Leading blocks of the backbone that are frozen, as the group of that name is."""
+        ...
+
     @staticmethod
     def schedules(experiment: Experiment, horizon: Horizon) -> dict[str, Curve]:
         """The method's own scalars by name, as functions of the step."""
@@ -58,6 +64,14 @@ class Method(Protocol):
 
     def views(self, config: ViewsConfig) -> ViewsConfig:
         """The views wanted, given those configured; raises ValueError where the method cannot work with them."""
+        ...
+
+    def flops(self, views: ViewsConfig) -> int:
+        """Model operations of one step per image, forward and backward."""
+        ...
+
+    def head_numbers(self, views: ViewsConfig) -> int:
+        """Numbers per image that the head's largest arrays hold at once (a forecast of memory needs them)."""
         ...
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree, Tree]:

@@ -44,29 +44,45 @@ class Leaf(NamedTuple):
     decay: bool
     stacked: bool
     lr_scale: tuple[float, ...]  # one factor, or one a layer; () = 1
+    frozen: int = 0  # leading layers of a stacked tensor that are never updated
 
 
-def init_optimizer(params: Tree, *, freezes_backbone: bool = False) -> OptState:
+def init_optimizer(
+    params: Tree,
+    *,
+    group: Callable[[str], Group] | None = None,
+    frozen_blocks: int = 0,
+    freezes_backbone: bool = False,
+) -> OptState:
     """Zero moments and counts for `params`; every leaf an array of its own.
 
+    group, frozen_blocks: those of the method; what is frozen has no moments (one zero stands for those of a tensor)
     freezes_backbone: the backbone sits out the first updates and counts its own.
     """
-    zeros = lambda p: jnp.zeros(p.shape, p.dtype)  # noqa: E731
+
+    def zeros(path: tuple[Any, ...], p: Any) -> jax.Array:
+        name = leaf_path(path)
+        if group is not None and group(name) == "frozen":
+            return jnp.zeros((), p.dtype)
+        out = _frozen_layers(name, frozen_blocks)
+        return jnp.zeros((p.shape[0] - out, *p.shape[1:]) if out else p.shape, p.dtype)
+
+    moments = partial(jax.tree_util.tree_map_with_path, zeros, params)
     groups = ("main", "last", "backbone") if freezes_backbone else ("main", "last")
     count = {name: jnp.zeros((), jnp.int32) for name in groups}
-    return OptState(jax.tree.map(zeros, params), jax.tree.map(zeros, params), count)
+    return OptState(moments(), moments(), count)
 
 
-def plan_updates(params: Tree, group: Callable[[str], Group], config: OptimConfig) -> Tree:
+def plan_updates(params: Tree, group: Callable[[str], Group], config: OptimConfig, *, frozen_blocks: int = 0) -> Tree:
     """A tree of `Leaf`, like `params` (arrays or shapes), from the names of the parameters."""
     encoder = [p for path, p in _with_paths(params) if path.startswith("backbone/") and _is_stacked(path)]
     depth = encoder[0].shape[0] if encoder else 0
 
     def leaf(path: tuple[Any, ...], p: Any) -> Leaf:
         name = leaf_path(path)
-        return Leaf(
-            name, group(name), is_decayed(name), _is_stacked(name), layer_scale(name, depth, config.layer_decay)
-        )
+        scale = layer_scale(name, depth, config.layer_decay)
+        frozen = _frozen_layers(name, frozen_blocks)
+        return Leaf(name, group(name), is_decayed(name), _is_stacked(name), scale, frozen)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 
@@ -79,6 +95,18 @@ def with_own_backbone(group: Callable[[str], Group]) -> Callable[[str], Group]:
         return "backbone" if found == "main" and path.startswith("backbone/") else found
 
     return own
+
+
+def without_frozen_gradients(params: Tree, plan: Tree) -> Tree:
+    """The same values, but no gradient reaches what is frozen: it counts in no norm and needs no backward pass."""
+
+    def cut(leaf: Leaf, p: jax.Array) -> jax.Array:
+        if leaf.group == "frozen":
+            return jax.lax.stop_gradient(p)
+        n = leaf.frozen
+        return jnp.concatenate([jax.lax.stop_gradient(p[:n]), p[n:]]) if n else p
+
+    return _map(cut, plan, params)
 
 
 def is_decayed(path: str) -> bool:
@@ -142,11 +170,14 @@ def apply_updates(
     corrections = {name: _corrections(jnp.maximum(count[name], 1), config) for name in active}
 
     def update(leaf: Leaf, p: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array, factor: jax.Array) -> tuple:
-        if leaf.group == "fixed":
+        if leaf.group in ("fixed", "frozen"):
             return p, m, v
+        whole = p
+        if leaf.frozen:
+            p, g, factor = (x[leaf.frozen :] for x in (p, g, factor))
         wide = jnp.promote_types(p.dtype, jnp.float32)
         c1, c2 = (c.astype(wide) for c in corrections[leaf.group])
-        rate = _per_layer(lr.astype(wide) * jnp.asarray(leaf.lr_scale or 1.0, wide).reshape(-1), p)
+        rate = _per_layer(lr.astype(wide) * jnp.asarray(leaf.lr_scale[leaf.frozen :] or 1.0, wide).reshape(-1), p)
         g = g.astype(wide) * _per_layer(factor.astype(wide).reshape(-1), p)
         new_m = config.b1 * m + (1 - config.b1) * g
         new_v = config.b2 * v + (1 - config.b2) * jnp.square(g)
@@ -155,7 +186,8 @@ def apply_updates(
             direction = direction + weight_decay.astype(wide) * p
         on = active[leaf.group]
         new = (p - rate * direction, new_m, new_v)
-        return tuple(jnp.where(on, a.astype(b.dtype), b) for a, b in zip(new, (p, m, v), strict=True))
+        p, m, v = (jnp.where(on, a.astype(b.dtype), b) for a, b in zip(new, (p, m, v), strict=True))
+        return (jnp.concatenate([whole[: leaf.frozen], p]) if leaf.frozen else p), m, v
 
     out = _map(update, plan, params, grads, state.mu, state.nu, factors)
     pick = lambda i: _map(lambda _, triple: triple[i], plan, out)  # noqa: E731
@@ -169,15 +201,20 @@ def moving_average(
     *,
     momentum: jax.Array,
     good: jax.Array,
+    plan: Tree | None = None,
     freeze_backbone: jax.Array | None = None,
 ) -> Tree:
     """The teacher after a step: momentum * teacher + (1 - momentum) * student, fixed parameters included.
 
     While `freeze_backbone` holds, the follower of the student's backbone stays as it is: the two are equal then, and
-    their mean is, but for rounding.
+    their mean is, but for rounding. So does, given the `plan` of the student's updates, what is frozen in it.
     """
 
-    def average(on: jax.Array, t: jax.Array, p: jax.Array) -> jax.Array:
+    def average(on: jax.Array, t: jax.Array, p: jax.Array, leaf: Leaf | None = None) -> jax.Array:
+        if leaf is not None and leaf.group == "frozen":
+            return t
+        if leaf is not None and leaf.frozen:
+            return jnp.concatenate([t[: leaf.frozen], average(on, t[leaf.frozen :], p[leaf.frozen :])])
         wide = jnp.promote_types(t.dtype, jnp.float32)
         m = momentum.astype(wide)
         return jnp.where(on, (m * t + (1 - m) * p).astype(t.dtype), t)
@@ -185,7 +222,8 @@ def moving_average(
     followed = {}
     for name, source in ema.items():
         on = good & ~freeze_backbone if source == "backbone" and freeze_backbone is not None else good
-        followed[name] = jax.tree.map(partial(average, on), teacher[name], params[source])
+        more = () if plan is None else (plan[source],)
+        followed[name] = jax.tree.map(partial(average, on), teacher[name], params[source], *more)
     return {**teacher, **followed}
 
 
@@ -202,6 +240,10 @@ def _per_layer(value: jax.Array, like: jax.Array) -> jax.Array:
 
 def _is_stacked(path: str) -> bool:
     return STACKED in path.split("/")
+
+
+def _frozen_layers(path: str, frozen_blocks: int) -> int:
+    return frozen_blocks if path.startswith("backbone/") and _is_stacked(path) else 0
 
 
 def _map(f: Callable, plan: Tree, *trees: Tree) -> Tree:

@@ -27,6 +27,7 @@ from protloc_jax.train.initial import began_with, first_state, initial_of
 from protloc_jax.train.loop import LoaderFactory
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import METHODS
+from protloc_jax.train.optimizer import plan_updates, without_frozen_gradients
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, examples_seen, init_state
@@ -180,9 +181,11 @@ def _examine(
         keys = example_keys(state.key, batch.example)
         seen = views(batch.image, batch.partner, keys, jnp.float32)
         rest = batch._replace(image=None, partner=None)
+        plan = plan_updates(state.params, method.group, experiment.optim, frozen_blocks=method.frozen_blocks)
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
-            out = method.loss(params, state.teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
+            learning = without_frozen_gradients(params, plan)
+            out = method.loss(learning, state.teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
             return out.loss, out
 
         grads, out = jax.grad(loss, has_aux=True)(state.params)

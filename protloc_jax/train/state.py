@@ -48,7 +48,12 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
         params=params,
         teacher=teacher,
         buffers=buffers,
-        opt_state=init_optimizer(params, freezes_backbone=experiment.init.freeze_backbone_epochs > 0),
+        opt_state=init_optimizer(
+            params,
+            group=method.group,
+            frozen_blocks=method.frozen_blocks,
+            freezes_backbone=experiment.init.freeze_backbone_epochs > 0,
+        ),
         step=jnp.zeros((), jnp.int32),
         examples=jnp.zeros((2,), jnp.uint32),
         bad_steps=jnp.zeros((), jnp.int32),

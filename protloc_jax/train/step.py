@@ -27,6 +27,7 @@ from protloc_jax.train.optimizer import (
     plan_updates,
     square_norms,
     with_own_backbone,
+    without_frozen_gradients,
 )
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, add_examples, init_state
@@ -115,17 +116,18 @@ def step_function(
             raise ValueError(f"a batch of {size} does not split into optim.accumulation={optim.accumulation}.")
         scalars = schedules(state.step)
         params, teacher = _whole(state.params, mesh), _whole(state.teacher, mesh)
+        plan = plan_updates(params, group, optim, frozen_blocks=method.frozen_blocks)
         dtype = jnp.promote_types(jax.tree.leaves(params["backbone"])[0].dtype, jnp.float32)
 
         def loss_of(params: Tree, micro: Batch) -> tuple[jax.Array, LossOutput]:
             keys = example_keys(state.key, micro.example)
             seen = jax.lax.stop_gradient(views(micro.image, micro.partner, keys, dtype))
             rest = micro._replace(image=None, partner=None)
-            output = method.loss(params, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
+            learning = without_frozen_gradients(params, plan)
+            output = method.loss(learning, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
             return output.loss, output
 
         grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
-        plan = plan_updates(params, group, optim)
         freeze_backbone = scalars.get("freeze_backbone")
         squares = square_norms(grads, plan)
         buffers = method.update_buffers(state.buffers, output, scalars)
@@ -154,6 +156,7 @@ def step_function(
                 method.ema,
                 momentum=scalars["momentum"],
                 good=good,
+                plan=plan,
                 freeze_backbone=freeze_backbone,
             )
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), buffers, state.buffers)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.data.batch import Batch
+from protloc_jax.model.flops import Crops, dino_step_flops
 from protloc_jax.model.heads import DinoHead
 from protloc_jax.model.vit import Vit
 from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_moments, feature_spread
@@ -18,7 +19,7 @@ from protloc_jax.objective.dino import dino_loss, update_centre
 from protloc_jax.objective.koleo import koleo_loss
 from protloc_jax.objective.sinkhorn import balanced_logits
 from protloc_jax.train.curves import Curve, Horizon, constant, cosine, linear_by_epoch
-from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.experiment import DinoConfig, Experiment, of_kind
 from protloc_jax.train.method import DROP_PATH, Group, LossOutput, Scalars, Tree
 from protloc_jax.views.config import ViewsConfig
 from protloc_jax.views.multicrop import Views
@@ -28,9 +29,10 @@ class Dino:
     """The student sees all views, its moving average the teacher the global ones; both end in the same kind of head."""
 
     ema: Mapping[str, str] = {"backbone": "backbone", "head": "head"}
+    frozen_blocks = 0
 
     def __init__(self, experiment: Experiment, channels: ChannelSet) -> None:
-        self.config = experiment.method
+        self.config = of_kind(experiment, DinoConfig)
         # Balanced assignments and KoLeo compare the examples of a batch; the published loss does not.
         self.splits_over_micro_batches = self.config.centring == "centre" and not self.config.koleo
         self.vit_config = dataclasses.replace(experiment.model, channels=len(channels))
@@ -48,7 +50,7 @@ class Dino:
     @staticmethod
     def schedules(experiment: Experiment, horizon: Horizon) -> dict[str, Curve]:
         """Teacher momentum (cosine to 1), teacher temperature (by epoch), student temperature, centre momentum."""
-        c = experiment.method
+        c = of_kind(experiment, DinoConfig)
         temp = linear_by_epoch(
             c.warmup_teacher_temp, c.teacher_temp, c.warmup_teacher_temp_epochs, horizon.steps_per_epoch
         )
@@ -67,6 +69,22 @@ class Dino:
                 f"views.n_local={config.n_local} make no pair."
             )
         return config
+
+    def flops(self, views: ViewsConfig) -> int:
+        """Those of `dino_step_flops`."""
+        return dino_step_flops(
+            self.vit_config,
+            global_crops=Crops(views.n_global, views.global_size),
+            local_crops=Crops(views.n_local, views.local_size),
+            out_dim=self.config.out_dim,
+            hidden=self.config.hidden,
+            bottleneck=self.config.bottleneck,
+            head_layers=self.config.layers,
+        )
+
+    def head_numbers(self, views: ViewsConfig) -> int:
+        """Logits of all views, student and teacher, and the student's gradient of them."""
+        return (2 * (views.n_global + views.n_local) + views.n_global) * self.config.out_dim
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree, Tree]:
         """Student, a teacher equal to it, and a centre of zeros."""

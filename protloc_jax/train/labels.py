@@ -1,0 +1,60 @@
+"""What a supervised run must know about its labels before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from protloc_jax.config import ConfigError, nearest
+from protloc_jax.data.manifest import Manifest
+from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.supervised_config import SupervisedConfig
+
+
+def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, tuple[str, ...]]:
+    """The experiment with its head's classes as the records have them, and what to tell about the training labels.
+
+    Unchanged for a method that learns without labels. Raises ConfigError, all reasons at once, where the records have
+    no labels or other classes than asked for, where a row has several labels and the loss takes one, and for training
+    images without a label that are neither left to `data.balance` (which never draws them) nor asked to be ignored.
+    """
+    method = experiment.method
+    if not isinstance(method, SupervisedConfig):
+        return experiment, ()
+    names = tuple(manifest.label_names)
+    if not names:
+        raise ConfigError(f"method.name=supervised: {experiment.data.records or 'the records'} have no labels.")
+    split = manifest.table["split"]
+    rows = np.flatnonzero(split != "" if experiment.data.split == "all" else split == experiment.data.split)
+    hot = manifest.multi_hot()[rows] > 0
+    problems = _other_classes(method.classes, names)
+    if method.loss == "cross_entropy" and (hot.sum(1) > 1).any():
+        problems.append(
+            f"method.loss=cross_entropy takes one label an image, and {(hot.sum(1) > 1).sum()} of {len(rows)} have "
+            "more: use bce or focal."
+        )
+    without = int((~hot.any(1)).sum())
+    if without and method.unlabelled == "refuse" and experiment.data.balance != "labels":
+        problems.append(
+            f"{without} of {len(rows)} training images have no label: method.unlabelled=ignore gives them weight 0, "
+            "data.balance=labels never draws them."
+        )
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+    notes = [f"{without} of {len(rows)} training images have no label; they are not learnt from."] if without else []
+    absent = [names[i] for i in np.flatnonzero(~hot.any(0))]
+    if absent:
+        notes.append(f"{len(absent)} of {len(names)} classes have no training image: {', '.join(absent)}.")
+    return dataclasses.replace(experiment, method=dataclasses.replace(method, classes=names)), tuple(notes)
+
+
+def _other_classes(asked: tuple[str, ...], have: tuple[str, ...]) -> list[str]:
+    if not asked or asked == have:
+        return []
+    if sorted(asked) == sorted(have):
+        return [f"method.classes has the records' classes in another order; theirs is {','.join(have)}."]
+    problems = [f"method.classes: '{name}' is no class of the records.{nearest(name, have)}" for name in asked]
+    problems = [text for name, text in zip(asked, problems, strict=True) if name not in have]
+    missing = [name for name in have if name not in asked]
+    return problems + ([f"method.classes lacks {', '.join(missing)}."] if missing else [])
