@@ -237,6 +237,7 @@ def test_a_pretrained_backbone_is_where_it_begins(whole, tmp_path):
     assert tiny.bits(load_weights(tmp_path, "params")[0]["head"]) != tiny.bits(load_weights(whole, "params")[0]["head"])
 
 
+@pytest.mark.slow  # the step on eight devices has its short form in test_equivalence; this is the same step
 def test_eight_devices_train_as_one():
     """A last_n run with dropout, drop path and unlabelled examples, in float64, over data and fsdp devices."""
     done = subprocess.run(
