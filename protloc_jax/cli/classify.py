@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from protloc_jax.cli.scored_tables import add_question, named_files, read_tables, stored_splits
+
 
 def add_parser(subparsers) -> None:
     """Add the sub-command's options."""
@@ -17,16 +19,9 @@ def add_parser(subparsers) -> None:
         "held-out groups: macro-F1 by image and by group with intervals over groups, class by class, with the spread "
         "over seeds and over splits each by its name. Defaults are the recipe of DINO4Cells.",
     )
-    parser.add_argument("tables", nargs="+", metavar="[NAME=]FILE", help="feature tables (.h5ad, .parquet, .csv)")
+    add_question(parser)
     parser.add_argument("--head", metavar="ARCH", help="linear, simple or residual (--set head.arch=...)")
     parser.add_argument("--out", metavar="DIR", help="write scores.json and each table's heads (heads/NAME)")
-    parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")
-    parser.add_argument("--unit", default="", metavar="COLUMN", help="column of the groups (default: protein, ... )")
-    parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
-    parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
-    parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
-    parser.add_argument("--split-file", metavar="FILE", help="splits of `protloc data split`, instead of the above")
-    parser.add_argument("--split-name", default="", metavar="NAME", help="only this split of the file, or a pattern")
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and bootstrap (heads: --set head.seeds=0,1)")
     parser.add_argument(
         "--set",
@@ -43,29 +38,18 @@ def run(args: argparse.Namespace) -> int:
     """Train and score; returns the exit status."""
     from protloc_jax.cli.tables import print_heads
     from protloc_jax.config import with_overrides
-    from protloc_jax.data import split_file
     from protloc_jax.devices import set_up_compilation_cache
-    from protloc_jax.eval.features import read
     from protloc_jax.eval.head_file import save_heads
     from protloc_jax.eval.heads import ClassifyConfig, classify
     from protloc_jax.studies.overview import question
 
     arch = [f"head.arch={args.head}"] if args.head else []
     config = with_overrides(ClassifyConfig(seed=args.seed), [*arch, *args.settings])
-    if args.split_name and not args.split_file:
-        raise ValueError(f"--split-name {args.split_name}: needs --split-file.")
-    if args.split_file and (args.leave_out or args.split != "given"):
-        raise ValueError("--split-file replaces --split and --leave-out; give one of them.")
-    stored = split_file.read(args.split_file) if args.split_file else None
-    tables = {}
-    for item in args.tables:
-        name, sep, file = item.partition("=")
-        file, name = (file, name) if sep else (item, Path(item).stem)
-        if name in tables:
-            raise ValueError(f"two tables are called '{name}'; give them names: NAME=FILE.")
+    stored = stored_splits(args)
+    for name in named_files(args.tables):
         if Path(name).name != name or name in (".", ".."):
             raise ValueError(f"'{name}': a table's name is a folder's name here, without '/'.")
-        tables[name] = read(file)
+    tables = read_tables(args.tables)
     asked = question(
         tables,
         unit=args.unit,

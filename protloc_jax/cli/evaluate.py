@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from protloc_jax.cli.scored_tables import add_question, read_tables, stored_splits
+
 
 def add_parser(subparsers) -> None:
     """Add the sub-command's options."""
@@ -16,23 +18,14 @@ def add_parser(subparsers) -> None:
         "over held-out groups, class by class, with chance and paired differences. k and the probe's strength are "
         "chosen on validation groups only.",
     )
-    parser.add_argument("tables", nargs="+", metavar="[NAME=]FILE", help="feature tables (.h5ad, .parquet, .csv)")
+    add_question(parser)
     parser.add_argument("--out", metavar="FILE", help="write all scores as JSON (for `protloc report`)")
     parser.add_argument("--records", metavar="DIR", help="also score hand-made features of these records")
-    parser.add_argument("--label", default="labels", metavar="COLUMN", help="column with the class names")
-    parser.add_argument("--unit", default="", metavar="COLUMN", help="column of the groups (default: protein, ... )")
     parser.add_argument(
         "--exclude",
         metavar="COLUMN,...",
         help="k-NN: images with an equal value in one of these columns never vote for each other ('none': all may; "
         "default: well, field, and protein where the label is the protein's)",
-    )
-    parser.add_argument("--split", choices=("given", "k-fold"), default="given", help="the tables' own split, or folds")
-    parser.add_argument("--folds", type=int, default=5, help="folds of a k-fold split")
-    parser.add_argument("--leave-out", default="", metavar="COLUMN", help="leave every value of a column out in turn")
-    parser.add_argument("--split-file", metavar="FILE", help="splits of `protloc data split`, instead of the above")
-    parser.add_argument(
-        "--split-name", default="", metavar="NAME", help="only this split of the file, or a pattern ('* seed=1')"
     )
     parser.add_argument(
         "--choose",
@@ -64,30 +57,18 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.cli.tables import print_scores
     from protloc_jax.config import with_overrides
     from protloc_jax.data import read as records_file
-    from protloc_jax.data import split_file
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.baselines import handmade_tables
     from protloc_jax.eval.evaluate import EvaluateConfig
-    from protloc_jax.eval.features import read
     from protloc_jax.studies.overview import score
 
     config = with_overrides(EvaluateConfig(seed=args.seed), args.settings)
-    if args.split_name and not args.split_file:
-        raise ValueError(f"--split-name {args.split_name}: needs --split-file.")
-    if args.split_file and (args.leave_out or args.split != "given"):
-        raise ValueError("--split-file replaces --split and --leave-out; give one of them.")
-    stored = split_file.read(args.split_file) if args.split_file else None
+    stored = stored_splits(args)
     excluded = None
     if args.exclude is not None:
         excluded = [name.strip() for name in args.exclude.split(",") if name.strip() not in ("", "none")]
     set_up_compilation_cache()
-    tables = {}
-    for item in args.tables:
-        name, sep, file = item.partition("=")
-        file, name = (file, name) if sep else (item, Path(item).stem)
-        if name in tables:
-            raise ValueError(f"two tables are called '{name}'; give them names: NAME=FILE.")
-        tables[name] = read(file)
+    tables = read_tables(args.tables)
     if args.records:
         # Rows that were left out for damage are not asked for again; any other damage still stops.
         left_out = any("left_out" in table.uns for table in tables.values())
