@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("protloc_jax.cli.evaluate", "score feature tables with k-NN and linear probes"),
     "classify": ("protloc_jax.cli.classify", "train classification heads on feature tables, score and keep them"),
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),
+    "study": ("protloc_jax.cli.study", "a published study from raw files to tables, figures and a page"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),
     "dry-run": ("protloc_jax.cli.dry_run", "parameters, memory, FLOPs, sharding and hours, without training"),
 }
