@@ -16,6 +16,7 @@ from protloc_jax.convert.content import SUFFIXES
 from protloc_jax.convert.convert import convert
 from protloc_jax.convert.converted import Converted
 from protloc_jax.model.encoder import Encoder
+from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
@@ -130,17 +131,22 @@ def _encoder(params: Any, meta: dict[str, Any], size: Size, facts: dict[str, Any
         normalisation = Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
         prepare = _sized(PrepareConfig(normalisation=normalisation, resize=side, crop=side), size)
     channels = ChannelSet(meta["channels"])
+    plan = trained_plan(experiment, channels)
+    wiring = {"channel_plan": "each channel in its own slot"}
+    if plan is not None:
+        wiring = {"channel_plan": f"trained with {plan.label}", "channel_passes": plan.text.partition(":")[2]}
     return Encoder(
         config=experiment.model,
         channels=channels,
         params=params,
         prepare=prepare,
+        plan=plan,
         um_per_pixel=meta.get("um_per_pixel"),
         provenance={
             **facts,
             "experiment": experiment.name,
             "channels": str(channels),
-            "channel_plan": "each channel in its own slot",
+            **wiring,
             "image_size": prepare.crop or "native",
         },
     )

@@ -101,7 +101,11 @@ class Encoder:
         return np.stack(maps, axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
-        """The same weights reading images of other channels by a plan."""
+        """The same weights reading images of other channels by a plan, which fills the channels of this encoder.
+
+        Where these reach the model by a plan of their own (weights trained through one), that plan follows.
+        """
+        plan = self.plan.behind(plan, self.channels) if self.plan else plan
         wiring = {"channel_plan": plan.label, "channel_passes": plan.text.partition(":")[2]}
         return replace(self, plan=plan, channels=channels, provenance={**self.provenance, **wiring})
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from protloc_jax.channel_plans import shown, unused
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.model.config import VitConfig
+from protloc_jax.train.channel_passes import resolved, slots_of, trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, CheckpointDamaged, read_meta, steps_in
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import (
@@ -52,7 +54,8 @@ def beginning(
     """The experiment with its model as `init.weights` has it, and these weights; unchanged without any.
 
     channels  those of the data; given: dotted keys set by hand (on the command line), which no weights may overrule
-    A run directory with a checkpoint goes on: the weights are not read and may be gone.
+    A run directory with a checkpoint goes on: the weights are not read and may be gone. A channel plan is written out
+    for the slots of the weights, which the model keeps.
     Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, or both lists of
     channels; FileNotFoundError or ValueError for weights that cannot be read.
     """
@@ -61,17 +64,19 @@ def beginning(
         return Beginning(experiment, None, ())
     saved = _newest_meta(Path(experiment.run.out))
     if saved is not None:
+        experiment = resolved(experiment, slots_of(saved), channels)
         if not saved.get("init"):  # begun from scratch; resuming names the difference
             return Beginning(experiment, None, ())
         model = with_architecture(experiment.model, _model_of(saved), given=given, name=init.weights)
         return Beginning(dataclasses.replace(experiment, model=model), None, (f"goes on; begun with {init.weights}",))
     source = read_source(init, warn=warn)
-    have = ChannelSet(source.meta["channels"])
-    if have.names != channels.names:
+    have = slots_of(source.meta)
+    if not init.plan and have.names != channels.names:
         raise WeightsDoNotFit(channels_differ(init.weights, have, channels))
+    experiment = resolved(experiment, have, channels)
     model = with_architecture(experiment.model, _model_of(source.meta), given=given, name=init.weights)
     experiment = dataclasses.replace(experiment, model=model)
-    return Beginning(experiment, initial_of(init, source), told(experiment, channels, source))
+    return Beginning(experiment, initial_of(experiment.init, source), told(experiment, channels, source))
 
 
 def with_architecture(
@@ -110,6 +115,13 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
         f"model from them: {model.size}/{model.patch} ({shape.dim} wide, {shape.depth} blocks, {shape.heads} heads), "
         f"table for {model.image_size} pixels",
     ]
+    plan = trained_plan(experiment, channels)
+    if plan is not None:
+        left = unused(plan, channels)
+        lines.append(
+            f"channel plan {shown(plan)} into {','.join(slots_of(meta).names)}: {len(plan.passes)} pass(es) a view"
+            + (f"; not used: {', '.join(left)}" if left else "")
+        )
     if init.freeze_backbone_epochs:
         lines.append(f"backbone frozen for {init.freeze_backbone_epochs:g} epoch(s)")
     elif init.head == "new":
