@@ -39,14 +39,18 @@ _OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax")
 
 
 class Prediction(NamedTuple):
-    """Probabilities float [N, C], the labels decided from them, bool [N, C], and the cuts [C] they had to exceed.
+    """Probabilities float [N, C] and labels bool [N, C], decided from the heads' `own` [N, C] by cuts [C].
 
-    Where one class a row is taken (decision=argmax) no cut is used.
+    `own` are the probabilities before calibration, `thresholds` what they have to exceed (unused where the likeliest
+    class is taken): labels are those that were scored, however probabilities are scaled. `thresholds_shown` [C] are the
+    cuts on the scale of `probabilities`: of one head the same decisions, of several the mean of theirs.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
+    own: np.ndarray
     thresholds: np.ndarray
+    thresholds_shown: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,14 @@ class Heads:
         return calibration.kind_of(self.config)[1] or "no split had validation rows"
 
     @property
+    def classes_left_uncalibrated(self) -> tuple[str, ...]:
+        """The classes that some head leaves as they are, although others are calibrated."""
+        if self.calibration is None:
+            return ()
+        whole = self.calibration.fitted.all(axis=(0, 1))
+        return tuple(name for name, fitted in zip(self.label_names, whole, strict=True) if not fitted)
+
+    @property
     def features_digest(self) -> str:
         """SHA-256 of what made the features: weights, preparation, plan, layer and pooling, not which images."""
         return digest_of(self.features)
@@ -91,32 +103,32 @@ class Heads:
         """Probabilities and labels of features [N, D], or of a `FeatureTable`.
 
         seed, split: one of `config.seeds`, one of `split_names` (None: the mean over all of them, of probabilities and
-        thresholds). calibrated: each head's probabilities and thresholds are calibrated, before any mean; the labels of
-        one head stay what they are, those of a mean may differ near the cut. A table must have been made as the
-        training table was. Raises ValueError for another width, other provenance, an unknown seed or split, and for
-        calibration that these heads have not.
+        thresholds). calibrated: each head's probabilities are calibrated, before any mean; labels do not depend on it.
+        A table must have been made as the training table was. Raises ValueError for another width, other provenance, an
+        unknown seed or split, and for calibration that these heads have not.
         """
         if calibrated and self.calibration is None:
             raise ValueError(f"probabilities cannot be calibrated: {self.uncalibrated}.")
         x = self._matching(features)
         seeds = range(len(self.config.seeds)) if seed is None else [_place(seed, self.config.seeds, "seed")]
         folds = self._folds(split)
-        total, cut = np.zeros((len(x), len(self.label_names))), np.zeros(len(self.label_names))
+        own, scaled = np.zeros((2, len(x), len(self.label_names)))
+        cut, shown = np.zeros((2, len(self.label_names)))
+        softmax = self.config.loss == "cross_entropy"
         for s in seeds:
             for f in folds:
-                own = jax.tree.map(lambda leaf, s=s, f=f: leaf[s, f], dict(self.params))
+                head = jax.tree.map(lambda leaf, s=s, f=f: leaf[s, f], dict(self.params)), self.mean[f], self.scale[f]
+                own += probabilities(x, *head, self.config)
+                cut += self.thresholds[s, f]
                 if calibrated and self.calibration is not None:
-                    found = margins(x, own, self.mean[f], self.scale[f], self.config)
-                    softmax = self.config.loss == "cross_entropy"
-                    total += self.calibration.probabilities(found, seed=s, fold=f, softmax=softmax)
-                    cut += self.calibration.cuts(self.thresholds[s, f], seed=s, fold=f)
-                else:
-                    total += probabilities(x, own, self.mean[f], self.scale[f], self.config)
-                    cut += self.thresholds[s, f]
+                    found = margins(x, *head, self.config)
+                    scaled += self.calibration.probabilities(found, seed=s, fold=f, softmax=softmax)
+                    shown += self.calibration.cuts(self.thresholds[s, f], seed=s, fold=f)
         members = len(seeds) * len(folds)
         kind: scores.Kind = "single" if self.config.decision == "argmax" else "multi"
-        mean = total / members
-        return Prediction(mean, scores.decide(mean, kind=kind, threshold=cut / members), cut / members)
+        own, cut = own / members, cut / members
+        scaled, shown = (scaled / members, shown / members) if calibrated else (own, cut)
+        return Prediction(scaled, scores.decide(own, kind=kind, threshold=cut), own, cut, shown)
 
     def ood_scores(self, features: Any, *, split: str | None = None) -> np.ndarray | None:
         """Out-of-distribution scores float64 [N], above 1 where an image is unlike the training images.
