@@ -19,6 +19,7 @@ from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.data.splits import Split
 from protloc_jax.eval import evaluate, outcome, scores, statistics
 from protloc_jax.eval.evaluate import System
+from protloc_jax.eval.head_calibration import fit_on_validation
 from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.eval.head_file import Heads, heads_of
 from protloc_jax.eval.head_training import Progress, TrainedHeads, train_heads
@@ -90,12 +91,16 @@ def classify(
         trained = train_heads(x, asked.hot, _fit_rows(splits, config.head), config.head, progress=progress)
         outcomes, cuts = tested(trained, x, asked, splits)
         entry, counts[name] = summarised(outcomes, asked, splits, interval)
+        # Macro-F1 and its cuts stay those of the heads' own probabilities, calibrated or not.
+        fitted = fit_on_validation(trained, x, asked, splits)
         steps = {"steps": trained.steps.tolist(), "last_loss": _last_loss(trained).tolist()}
         about = {"about": dict(system.about), "features": x.shape[1]}
-        results["systems"][name] = {**about, "head": {**entry, **steps, "thresholds": cuts.tolist()}}
+        results["systems"][name] = {**about, "head": {**entry, **steps, "thresholds": cuts.tolist(), **fitted.results}}
         heads[name] = heads_of(
             trained,
             cuts,
+            calibration=fitted.calibration,
+            detector=fitted.detector,
             label_names=task.label_names,
             split_names=tuple(s.name or str(i) for i, s in enumerate(splits)),
             features=(provenance or {}).get(name),

@@ -42,7 +42,11 @@ def load(path: str | Path, *, which: str = "auto", size: Size = 0, foreign: Mapp
         return _foreign(path, which, size, foreign or {})
     if foreign:
         raise ValueError(f"{path} is a checkpoint of this project: {', '.join(foreign)} cannot be given for it.")
-    params, meta = load_weights(path, which)
+    return encoder_of_checkpoint(*load_weights(path, which), path, size=size)
+
+
+def encoder_of_checkpoint(params: Mapping[str, Any], meta: dict[str, Any], path: str | Path, *, size: Size) -> Encoder:
+    """The encoder of weights that `load_weights` has just read from `path`."""
     facts = {
         "weights": str(path),
         "weights_sha256": meta["weights_sha256"],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +10,13 @@ import numpy as np
 
 from protloc_jax.config import from_mapping, to_dict
 from protloc_jax.data import info as record_info
+from protloc_jax.data import read as read_records
 from protloc_jax.data import split_file
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.features import read as read_features
+from protloc_jax.eval.own_classifier import load_own, own_probabilities
+from protloc_jax.model.config import VitConfig
 from protloc_jax.studies import transfer_results as made_of
 from protloc_jax.studies import transfer_scores as cells
 from protloc_jax.studies import transfer_steps as steps
@@ -103,8 +104,9 @@ def _score(study: TransferStudy, inputs: Inputs, cell: Cell, own: Features, shop
         file = split_file.read(split.path)
         found = cells.score(tables, file, names, scoring)
         if own.runs and "head" in scoring.evaluators:
-            probabilities = [_own(run, table, inputs.records[study.levels[cell.level].images]) for run, table in
-                             zip(own.runs, tables, strict=True)]  # fmt: skip
+            images = inputs.records[study.levels[cell.level].images]
+            pairs = zip(own.runs, tables, strict=True)
+            probabilities = [_own(study, run, table, images) for run, table in pairs]
             mine = cells.score_probabilities(tables, probabilities, file, names[0], scoring)
             found = Scored(found.entries | mine.entries, found.counts | mine.counts)
         cells.write(found, folder)
@@ -119,11 +121,15 @@ def _score(study: TransferStudy, inputs: Inputs, cell: Cell, own: Features, shop
     return cells.read(made.path)
 
 
-def _own(run: Made, table: FeatureTable, records: Made) -> np.ndarray:
+def _own(study: TransferStudy, run: Made, table: FeatureTable, records: Made) -> np.ndarray:
     """Probabilities [N, L] of the run's own classifier for the rows of its feature table, classes as the table's."""
-    from protloc_jax.eval.own_classifier import own_probabilities
-
-    raise NotImplementedError(own_probabilities)
+    own = load_own(run.path)
+    if own.pooling == study.pooling:
+        values = own.of_features(table.x)
+    else:
+        with read_records.open(records.path) as images:
+            values = own_probabilities(own, images, np.arange(images.n)).probabilities
+    return values[:, [own.label_names.index(name) for name in table.label_matrix()[1]]]
 
 
 def _level(study: TransferStudy, inputs: Inputs, name: str) -> dict[str, Any]:
@@ -154,8 +160,6 @@ def _backbone(study: TransferStudy, inputs: Inputs, name: str) -> dict[str, Any]
     of = backbone.untrained_of or name
     meta = load_meta(inputs.weights[of, study.seeds[0]].path)
     model = meta["config"]["model"]
-    from protloc_jax.model.config import VitConfig
-
     vit = from_mapping(VitConfig, model)
     size = vit.size if vit.size != "custom" else f"{vit.shape.depth} x {vit.shape.dim}"
     how = {"train": "training proteins only (inductive)", "all": "all images (transductive)"}
@@ -172,8 +176,3 @@ def _backbone(study: TransferStudy, inputs: Inputs, name: str) -> dict[str, Any]
         "channels": ", ".join(channel[0] for channel in meta["channels"]),
         "seeds": list(steps.seeds_of(study, name)),
     }
-
-
-def settings_line(study: TransferStudy) -> Mapping[str, Any]:
-    """Counts of what will be done, for a person to see before it begins."""
-    return {f.name: len(getattr(study, f.name)) for f in dataclasses.fields(study) if f.name in ("images", "levels", "backbones", "fractions", "seeds")}  # noqa: E501  # fmt: skip
