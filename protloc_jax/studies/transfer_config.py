@@ -129,6 +129,11 @@ class TransferStudy:
 
     def __post_init__(self) -> None:
         check_literals(self)
+        # Config files come with their keys sorted; tables stand in the order of the papers.
+        levels, backbones = dict(self.levels), dict(self.backbones)
+        object.__setattr__(self, "levels", {k: levels[k] for k in sorted(levels, key=[*LEVELS, *levels].index)})
+        order = sorted(backbones, key=lambda k: (ROLES.index(backbones[k].role), k))
+        object.__setattr__(self, "backbones", {k: backbones[k] for k in order})
         problems = [*_unknown(self)]
         problems += [f"fractions={f:g}: must lie in (0, 1]." for f in self.fractions if not 0 < f <= 1]
         if not self.fractions or not self.seeds:

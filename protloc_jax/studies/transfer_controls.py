@@ -147,7 +147,7 @@ def _source(study: TransferStudy, inputs: Inputs, scored: Mapping[Cell, Scored],
     ]
     best = max(mine, default=float("nan"))
     return {
-        "level": "source",
+        "level": _level_of(study, name),
         "name": "source data",
         "words": f"{name} on {study.source_control}, its own labels and held-out proteins, every channel in its slot",
         "macro_f1": found["macro_f1"],
@@ -168,6 +168,11 @@ def _classified(study: TransferStudy, asked: Question, head: Any) -> dict[str, A
 
 def _interval(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in ("estimate", "low", "high")}
+
+
+def _level_of(study: TransferStudy, name: str) -> str:
+    """The level beside which the source control stands: single cells for a backbone of single cells."""
+    return "cell" if study.backbones[name].role == "hpa_sc" and "cell" in study.levels else next(iter(study.levels))
 
 
 def failed(found: Sequence[Mapping[str, Any]]) -> list[str]:
