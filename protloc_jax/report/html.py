@@ -77,12 +77,14 @@ class Report:
         strong: Sequence[int] = (),
         decimals: int = 3,
         fold: str = "",
+        real: bool = False,
     ) -> None:
         """A table of `rows` (one mapping a row; columns of the first row unless given).
 
         `strong` are the row numbers to set off; with `fold` the table is folded behind that summary. Floats are shown
-        with `decimals` places and a missing value or NaN as a dash. Raises ValueError for an empty table, or a column
-        that no row has.
+        with `decimals` places and a missing value or NaN as a dash. `real` is for a table without simulated numbers
+        (published ones) on a page that has them: it is not called synthetic. Raises ValueError for an empty table, or a
+        column that no row has.
         """
         if not rows:
             raise ValueError(f"the table '{caption}' has no rows.")
@@ -104,7 +106,7 @@ class Report:
             for i, row in enumerate(rows)
         )
         table = (
-            f'<div class="scroll"><table><caption>{self._tag()}{_text(caption)}</caption>'
+            f'<div class="scroll"><table><caption>{"" if real else self._tag()}{_text(caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
         self._body.append(f"<details><summary>{_text(fold)}</summary>{table}</details>" if fold else table)

@@ -21,7 +21,7 @@ Attention = tuple[str, Encoder, np.ndarray, Sequence[str]]
 ALPHA = 0.05
 # A confusion matrix of more classes cannot be read on a page, nor can more differences in one figure.
 MOST_CLASSES, MOST_DIFFERENCES = 40, 40
-ROLE_WORDS = {"hpa_fov": "HPA FOV", "hpa_sc": "HPA single-cell", "imagenet": "ImageNet", "opencell": "OpenCell"}
+ROLE_WORDS = {"hpa_fov": "HPA FOV", "hpa_sc": "HPA single cell", "imagenet": "ImageNet", "opencell": "OpenCell"}
 _WRAP = 15  # characters of a column's name over the attention panels
 
 

@@ -172,7 +172,9 @@ def _settings(page: Report, results: Mapping[str, Any]) -> None:
         rows = [_printed(line, number) for line in table_rows(results) if line["level"] == level]
         if rows:
             page.table(
-                rows, caption=f"{capital(about['label'])}. Split: {about['split']}. transfer.csv has the same rows."
+                rows,
+                caption=f"{capital(about['label'])}. Split: {about['split']}. transfer.csv has the same rows.",
+                fold=f"All {len(rows)} rows of {about['label']}",
             )
     if number:
         page.table([{"": tag, "settings": text} for text, tag in number.items()], caption="The settings named above.")
@@ -194,6 +196,7 @@ def _settings(page: Report, results: Mapping[str, Any]) -> None:
     page.table(
         published_rows(results.get("published", PUBLISHED)),
         caption="Published numbers, all of real images, and what could not be found. Second-hand: from a summary.",
+        real=True,
     )
     if results.get("steps"):
         page.table(

@@ -40,6 +40,8 @@ def lead(page: Report, results: Mapping[str, Any], note: str) -> None:
         rows = [row for row in lead_rows(results) if row.pop("level") == name]
         if not rows:
             continue
+        shares = {r["fraction"] for pair in lead_pairs(results) for r in pair if r is not None and r["level"] == name}
+        data = "all training data" if shares == {1.0} else "the largest share of the training data"
         evaluators = {row["evaluator"] for row in rows}
         hidden = {"evaluator"} if len(evaluators) == 1 else set()
         by = f" by {next(iter(evaluators))}" if hidden else ""
@@ -48,7 +50,7 @@ def lead(page: Report, results: Mapping[str, Any], note: str) -> None:
         page.table(
             rows,
             columns=[column for column in rows[0] if column not in hidden],
-            caption=f"{words}: macro-F1 over {len(level['classes'])} classes{by}, all training data.{star}",
+            caption=f"{words}: macro-F1 over {len(level['classes'])} classes{by}, {data}.{star}",
         )
         add_figure(
             page,
@@ -135,7 +137,7 @@ def fractions(page: Report, results: Mapping[str, Any], note: str) -> None:
         return
     page.section(
         "How much training data",
-        "Smaller shares are drawn by protein and lie inside larger ones; the test proteins are always the same.",
+        "Frozen and fine-tuned backbones over the share of the training data; the test proteins are always the same.",
     )
     for level, about in results["levels"].items():
         own = [c for c in curves if c["level"] == level]

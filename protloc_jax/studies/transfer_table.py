@@ -296,7 +296,7 @@ def _agreeing(rows: Sequence[Mapping[str, Any]], key: str, value: Any) -> Sequen
 
 def _of_both(pair: Sequence[Mapping[str, Any] | None], key: str) -> str:
     """A setting of both rows in words, told apart where they differ."""
-    shown = [EVALUATOR_WORDS.get(row[key], row[key]) for row in pair if row is not None]
+    shown = [str(EVALUATOR_WORDS.get(row[key]) or row[key]) for row in pair if row is not None]
     first = next(row for row in pair if row is not None)
     shown[0] = f"{shown[0]} *" if key == "plan" and first.get("chosen") else shown[0]
     return shown[0] if len({text.removesuffix(" *") for text in shown}) == 1 else f"{shown[0]}; tuned: {shown[1]}"

@@ -70,6 +70,7 @@ def test_channels_then_one_overlay_a_backbone(monkeypatch):
         ((16, 16), {}, (0, 16), (0, 16)),
         ((18, 21), {}, (0, 16), (0, 20)),  # a remainder below the patch is dropped
         ((20, 30), {"crop": 12}, (4, 16), (9, 21)),
+        ((17, 20), {"crop": 12}, (3, 15), (4, 16)),  # the odd pixel goes to the top, as in `views.prepare`
         ((20, 40), {"resize": 10, "crop": 8}, (2, 18), (12, 28)),
     ],
 )
