@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import signal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,14 +48,8 @@ SUPERVISED = (
 def _source(tmp_path_factory):
     """Weights with the atlas' four slots."""
     out = tmp_path_factory.mktemp("hpa")
-    tiny.train(
-        out,
-        "optim.steps=1",
-        "optim.warmup_epochs=0",
-        "model.channels=4",
-        "model.depth=2",
-        data=tiny.facts(channels=SLOTS),
-    )
+    settings = ("optim.steps=1", "optim.warmup_epochs=0", "model.channels=4", "model.depth=2")
+    tiny.train(out, *settings, data=tiny.facts(channels=SLOTS))
     return out
 
 
@@ -67,6 +62,7 @@ def asked(source, text, out="unused", *more) -> Experiment:
 def begun(source, text, *more):
     """(the method, the backbone that it begins with, the experiment as it is saved)."""
     begins = beginning(asked(source, text, "unused", *more), tiny.CHANNELS)
+    assert begins.initial is not None
     return Supervised(begins.experiment, tiny.CHANNELS), begins.initial.params["backbone"], begins.experiment
 
 
@@ -115,7 +111,8 @@ def test_gradients_flow_through_both_passes(source):
             zero, nucleus, protein = jnp.zeros_like(crops[:, 0, ..., 0]), crops[:, 0, ..., 0], crops[:, 0, ..., 1]
             vit, vectors = Vit(method.vit_config), []
             for slots in ((zero, protein, zero, zero), (zero, zero, nucleus, zero)):
-                vectors.append(vit.apply({"params": p["backbone"]}, jnp.stack(slots, -1)).patches.mean(-2))
+                output: Any = vit.apply({"params": p["backbone"]}, jnp.stack(slots, -1))
+                vectors.append(output.patches.mean(-2))
             z = jnp.concatenate(vectors, -1) @ p["head"]["last"]["kernel"] + p["head"]["last"]["bias"]
             return (jnp.logaddexp(0, z) - labels * z).mean(-1).mean()
 
@@ -134,7 +131,7 @@ def test_gradients_flow_through_both_passes(source):
 
 def test_each_pass_skips_blocks_of_its_own(source):
     method, backbone, _ = begun(source, "passes:0,gfp,0,0;0,gfp,0,0", "model.drop_path=0.5")
-    images = IMAGES.astype(np.float32) / 100
+    images = jnp.asarray(IMAGES, jnp.float32) / 100
     keys = jax.random.split(jax.random.key(3), 4)
     found = jax.jit(lambda b, k: method.features({"backbone": b}, images, k))(backbone, keys)
     skips = np.abs(np.subtract(*np.split(found, 2, axis=-1))).max(-1) > 1e-4
@@ -189,7 +186,8 @@ def test_a_run_remembers_its_plan_and_is_an_encoder_of_its_records_channels(whol
     assert meta["config"]["model"]["channels"] == 4
     assert slots_of(meta) == SLOTS and [name for name, _ in meta["channels"]] == ["nucleus", "gfp"]
     encoder = load(whole)
-    assert encoder.channels == tiny.CHANNELS and encoder.plan.text == wiring and encoder.dim == 32
+    assert encoder.plan is not None and encoder.plan.text == wiring
+    assert encoder.channels == tiny.CHANNELS and encoder.dim == 32
     assert encoder.provenance["channel_passes"] == "0,gfp,0,0;0,0,nucleus,0"
     method, backbone, experiment = begun(source, "per-channel")
     trained = features_of(method, experiment, load_weights(whole, "teacher")[0]["backbone"])
