@@ -119,13 +119,13 @@ def test_a_softmax_gets_one_temperature_and_keeps_its_order(case):
 def test_splits_without_validation_rows_and_classes_without_positives(case):
     x, task, splits, _ = case
     val = splits[1].val
-    two = [splits[0], splits[1]._replace(val=val[~task.hot[val, 2]])]
-    head = dataclasses.replace(HEAD, decision="half", seeds=(5,))
-    made = classify({"t": System(x, ABOUT)}, task, two, dataclasses.replace(CONFIG, head=head))
+    lacking = [splits[0], splits[1]._replace(val=val[~task.hot[val, 2]]), splits[2]]
+    head = dataclasses.replace(HEAD, decision="half")
+    made = classify({"t": System(x, ABOUT)}, task, lacking, dataclasses.replace(CONFIG, head=head))
     heads = made.heads["t"]
     entry = made.results["systems"]["t"]["head"]["calibration"]
     assert entry["left_as_they_are"] == {"fold 1": ["nucleus"]}
-    assert heads.calibration.fitted[0].tolist() == [[True] * 3, [True, True, False]]
+    assert heads.calibration.fitted[0].tolist() == [[True] * 3, [True, True, False], [True] * 3]
     assert heads.classes_left_uncalibrated == ("nucleus",)
     second = heads.predict(x, split="fold 1", calibrated=True)
     np.testing.assert_allclose(second.probabilities[:, 2], second.own[:, 2], atol=1e-6)
