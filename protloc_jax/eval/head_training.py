@@ -234,7 +234,8 @@ def _corrections(config: HeadConfig, at: np.ndarray, dtype: Any) -> tuple[jax.Ar
 def _key_of(config: HeadConfig) -> HeadConfig:
     """The config with what the compiled steps do not depend on set to one value: no compiling for another seed."""
     same = {"seeds": (0,), "permutation": 0, "labels": "given", "epochs": 1, "lr": 1.0}
-    after = {"calibration": "none", "ood_components": 1, "ood_quantile": 0.0}
+    after = {"fit_rows": "train", "calibration": "none", "ood_components": 1, "ood_quantile": 0.0}
+    after |= {} if config.loss == "cross_entropy" else {"decision": "half"}
     return dataclasses.replace(config, **same, **after)
 
 

@@ -8,7 +8,8 @@ directions (at most 64), and S the Ledoit-Wolf covariance of the training rows i
 so that a direction hardly seen in training counts by its own spread, and whatever lies outside of all of them counts
 too. No class is asked for: a head's classes may overlap, and a new image may carry several. A score is distance^2 over
 the cut, which is a quantile of validation rows' distances^2: above 1 an image is called out of distribution. Of
-validation images 1 - quantile are flagged by construction, of new images like them about as many.
+validation images 1 - quantile are flagged by construction, of new images like them about as many; n validation images
+cannot promise less than about 1 / (n + 1), and with few of them one odd image sets the cut.
 
 On simulated fields this found exchanged channels, noise and another magnification about as often as the distance to the
 fifth nearest training image, or oftener, without keeping those. What takes structure away (blur) can bring an image
