@@ -45,6 +45,10 @@ class Table:
         """Numbers of the rows with these values."""
         return [i for i, row in enumerate(self.rows) if all(row[key] == value for key, value in wanted.items())]
 
+    def called(self, row: Mapping[str, Any]) -> str:
+        """A row's backbone, by its title, and plan."""
+        return f"{self.study.backbones[row['backbone']].title or row['backbone']}: {row['plan']}"
+
     def difference(self, first: int, second: int) -> statistics.Difference:
         """Row `first` minus row `second` on the same proteins, repeats averaged."""
         one, two = _matched(self.counts[first], self.counts[second])
@@ -175,9 +179,8 @@ def differences(table: Table) -> list[dict[str, Any]]:
             made = []
             for i, j in each:
                 a, b = table.rows[i], table.rows[j]
-                what = ("plan", "backbone") if family.startswith("plans") else ("backbone", "plan")
                 entry = {"level": level, "evaluator": evaluator, "family": family}
-                entry |= {"first": f"{a[what[0]]}", "second": f"{b[what[0]]}", "of": f"{a[what[1]]}"}
+                entry |= {"first": table.called(a), "second": table.called(b)}
                 made.append(entry | _difference(table.difference(i, j)))
             _holm(made)
             found += made
