@@ -81,6 +81,7 @@ def test_a_fine_tuned_run_is_embedded_by_its_params(made, capsys):
     assert np.isfinite(table.x).all()
 
 
+@pytest.mark.slow  # its short form is tests/train/test_channel_passes.py; this is the same through the commands
 def test_a_run_through_a_channel_plan_is_embedded_with_it(made, capsys):
     """Two slots, two channels, each channel alone in both slots: two passes, and the width of two."""
     train = [
