@@ -44,6 +44,21 @@ SUPERVISED = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The runs of this file compile the same programs, unoptimised; all but the first read them from a folder."""
+    new = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in new}
+    for name, value in {**new, "jax_disable_most_optimizations": True}.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in {**before, "jax_disable_most_optimizations": False}.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(name="source", scope="module")
 def _source(tmp_path_factory):
     """Weights with the atlas' four slots."""
