@@ -1,4 +1,7 @@
-"""Loading timm and transformers, which some machines can only do with a hand: torchvision may not match a CPU torch."""
+"""How the tests compile; and timm and transformers, which some machines load only with a hand.
+
+torchvision may not match a CPU torch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import sys
 from types import ModuleType
 
 import pytest
+from quick_compilation import append_quick_flags
+
+append_quick_flags()
 
 
 def loaded(name: str) -> ModuleType:
