@@ -1,4 +1,7 @@
-"""Loading timm and transformers, which some machines can only do with a hand: torchvision may not match a CPU torch."""
+"""How the tests compile and in which order they run; and timm and transformers, loaded with a hand where needed.
+
+A torchvision may not match a CPU torch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,28 @@ import sys
 from types import ModuleType
 
 import pytest
+from quick_compilation import append_quick_flags
+
+append_quick_flags()
+
+# Longest first, so that no process is left with one of them while the other has run out of files. The runs that
+# multihost/ compares with are those of test_equivalence, hence its place.
+LONG = (
+    *("test_equivalence", "test_whole_path", "test_resume_after_kill", "test_every_preset", "test_views_multicrop"),
+    *("test_supervised", "test_probe", "test_two_processes", "test_initial", "test_two_process_losses"),
+    *("test_simulated_difficulty", "test_loop", "test_step"),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist would hand out the files with most tests first; those are quick ones.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 def loaded(name: str) -> ModuleType:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from quick_compilation import forced_devices
 
 from protloc_jax.devices import (
     Preemption,
@@ -28,9 +29,11 @@ HERE = Path(__file__).parent
 
 
 def test_eight_devices():
-    environ = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "eight_devices.py")], env=environ, capture_output=True, text=True
+        [sys.executable, "-W", "error", str(HERE / "eight_devices.py")],
+        env=forced_devices(8),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("passed check_") == 5

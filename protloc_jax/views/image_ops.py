@@ -89,10 +89,12 @@ def turn_hue(x: jax.Array, turn: jax.Array) -> jax.Array:
     high = jnp.max(x, axis=1)
     chroma = high - jnp.min(x, axis=1)
     safe = jnp.where(chroma > 0, chroma, 1.0)
+    # Orders and not `high == red`: a compiler may compute a value twice, with another last bit, and then no channel
+    # equals the highest. Where two are nearly equal, either formula gives the same hue.
     sixth = jnp.where(
-        high == red,
+        (red >= green) & (red >= blue),
         (green - blue) / safe,
-        jnp.where(high == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+        jnp.where(green >= blue, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
     )
     sixth = sixth + 6.0 * turn
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from quick_compilation import forced_devices
+
 from protloc_jax.xla_flags import append_cpu_flags
 
 HERE = Path(__file__).parent
@@ -18,10 +20,9 @@ ROOT = HERE.parents[1]
 
 def environment(*, devices):
     """The environment of a worker: forced host devices; this package and these helpers importable."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
+    kept = {k: v for k, v in forced_devices(devices).items() if k != "JAX_ENABLE_X64"}
     kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), kept.get("PYTHONPATH", "")])
     append_cpu_flags(kept)
-    kept["XLA_FLAGS"] = f"{kept.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     return kept
 
 

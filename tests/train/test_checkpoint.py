@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import forced_devices
 
 from protloc_jax.train import checkpoint, checkpoint_files
 from protloc_jax.train.checkpoint import CheckpointDamaged, Checkpointer, StorageFailed, load_weights
@@ -427,7 +428,7 @@ def test_restored_on_other_numbers_of_devices(tmp_path):
     """8 devices, fsdp 4 -> 4 -> 2 -> 1 -> 8: the same bits, wherever they lie."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(Path(__file__).parent / "other_devices.py"), str(tmp_path)],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=forced_devices(8),
         capture_output=True,
         text=True,
     )

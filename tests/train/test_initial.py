@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training as tiny
+from quick_compilation import forced_devices
 
 from protloc_jax.channels import parse
 from protloc_jax.config import ConfigError
@@ -425,11 +425,7 @@ def test_on_eight_devices(tmp_path, source):
     """Sharded parameters begin with the same bits, lie as the state's do, and train on."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(Path(__file__).parent / "initial_on_devices.py"), str(tmp_path)],
-        # Nothing here is compared across programs, so they need not be optimised.
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        },
+        env=forced_devices(8),
         capture_output=True,
         text=True,
     )

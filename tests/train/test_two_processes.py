@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_training as tiny
+from quick_compilation import forced_devices
 
 from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.digest import named_leaves
@@ -26,7 +26,7 @@ def run(out: Path, *overrides: str, processes: int, devices: int, signal_at: int
         port = probe.getsockname()[1]
     started = []
     for index in range(processes):
-        environ = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environ = forced_devices(devices)
         if processes > 1:
             environ |= {
                 "PROTLOC_COORDINATOR": f"localhost:{port}",
