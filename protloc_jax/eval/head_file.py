@@ -89,7 +89,7 @@ class Heads:
         """The classes that some head leaves as they are, although others are calibrated."""
         if self.calibration is None:
             return ()
-        whole = self.calibration.fitted.all(axis=(0, 1))
+        whole: np.ndarray = np.asarray(self.calibration.fitted.all(axis=(0, 1)))
         return tuple(name for name, fitted in zip(self.label_names, whole, strict=True) if not fitted)
 
     @property

@@ -11,8 +11,10 @@ from scipy.special import expit, logit
 from protloc_jax.data.splits import k_fold, k_fold_splits
 from protloc_jax.eval import calibration, calibration_scores, out_of_distribution, outcome
 from protloc_jax.eval.evaluate import System
+from protloc_jax.eval.head_calibration import fit_on_validation
 from protloc_jax.eval.head_config import HeadConfig
-from protloc_jax.eval.head_file import load_heads, save_heads
+from protloc_jax.eval.head_file import heads_of, load_heads, save_heads
+from protloc_jax.eval.head_training import TrainedHeads
 from protloc_jax.eval.heads import ClassifyConfig, classify
 
 ABOUT = {"layer": "last", "pooling": "cls", "channel_plan": "natural"}
@@ -105,11 +107,23 @@ def test_a_softmax_gets_one_temperature_and_keeps_its_order(case):
     x, task, splits, _ = case
     one = np.eye(3, dtype=bool)[task.hot.argmax(axis=1)]
     single = dataclasses.replace(task, labels=one, kind="single")
-    head = dataclasses.replace(HEAD, loss="cross_entropy", decision="argmax", seeds=(5,))
-    made = classify({"t": System(x, ABOUT)}, single, splits, dataclasses.replace(CONFIG, head=head))
-    heads = made.heads["t"]
-    entry = made.results["systems"]["t"]["head"]["calibration"]
-    assert entry["kind"] == "temperature" and "top_label_calibration_error" in entry["after"]
+    config = dataclasses.replace(HEAD, loss="cross_entropy", decision="argmax", seeds=(5,))
+    # Too sure by a factor of five; three folds.
+    out = {
+        "kernel": np.tile(np.eye(6, 3, dtype=np.float32) * 10, (1, 3, 1, 1)),
+        "bias": np.zeros((1, 3, 3), np.float32),
+    }
+    scaler = np.zeros((3, 6), np.float32), np.ones((3, 6), np.float32)
+    trained = TrainedHeads(config, {"out": out}, *scaler, np.zeros((1, 3, 1)), np.ones(3))
+    made = fit_on_validation(trained, x, single, splits)
+    entry = made.results["calibration"]
+    assert entry["kind"] == "temperature"
+    for key in ("expected_calibration_error", "brier", "log_loss", "top_label_calibration_error"):
+        assert entry["after"][key] < entry["before"][key]
+    names = tuple(split.name for split in splits)
+    heads = heads_of(
+        trained, np.full((1, 3, 3), 0.5), label_names=NAMES, split_names=names, calibration=made.calibration
+    )
     assert (np.ptp(heads.calibration.slope, axis=-1) == 0).all() and not heads.calibration.offset.any()
     found = heads.predict(x, split=heads.split_names[0], calibrated=True)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
