@@ -6,8 +6,9 @@
     protloc data simulate hpa_sc --layout raw --n-proteins 34 --fovs-per-protein 2 --size 200 --out raw/hpa_sc
     protloc study transfer --config configs/study_transfer_smoke.py
 
-Synthetic images and backbones of two blocks that train for 20 steps: no number here means anything. The ImageNet
-weights are stood in for by a backbone that saw the red, green and blue files of the miniature HPA as colours.
+Budget: minutes on two CPU cores. Synthetic images and backbones of two blocks that train for 20 steps: no number here
+means anything. The ImageNet weights are stood in for by a backbone that saw the red, green and blue files of the
+miniature HPA as colours.
 """
 
 from protloc_jax.config import to_config_dict

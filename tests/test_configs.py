@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from protloc_jax.config import load_file, to_json
+from protloc_jax.studies.transfer_config import TransferStudy
 from protloc_jax.train.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
@@ -14,15 +15,22 @@ GOLDEN = ROOT / "tests" / "golden" / "configs"
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
 
+def kind_of(path):
+    """What a file configures, and the command that takes it."""
+    return (TransferStudy, "study transfer") if path.stem.startswith("study_transfer") else (Experiment, "pretrain")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_resolved_config_is_the_golden_one(path):
     """To accept a change on purpose: write the new text into tests/golden/configs."""
     golden = GOLDEN / f"{path.stem}.json"
-    assert to_json(load_file(path, Experiment)) == golden.read_text(), f"{path.name} no longer resolves to {golden}"
+    assert to_json(load_file(path, kind_of(path)[0])) == golden.read_text(), (
+        f"{path.name} no longer resolves to {golden}"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_docstring_has_the_command(path):
     text = path.read_text()
-    assert f"protloc pretrain --config configs/{path.name}" in text
+    assert f"protloc {kind_of(path)[1]} --config configs/{path.name}" in text
     assert "Budget" in text or "hours" in text or "seconds" in text

@@ -29,6 +29,8 @@ from protloc_jax.studies.transfer_scores import Scored, Scoring
 from protloc_jax.studies.transfer_steps import Cell, Features, Inputs, split_name
 from protloc_jax.train.checkpoint_files import load_meta
 
+TITLES = {"fov": "fields of view", "cell": "single cells"}
+
 
 class Outcome(NamedTuple):
     """Results as one plain dict, ready for JSON, and what pictures are made from."""
@@ -40,6 +42,7 @@ class Outcome(NamedTuple):
 
 def run(study: TransferStudy, shop: Workshop) -> Outcome:
     """Do or find every step and put the results together."""
+    steps.refuse_missing(study)
     records = steps.prepare(study, shop)
     splits = steps.split(study, records, shop)
     inputs = Inputs(records, splits, steps.weights(study, records, splits, shop))
@@ -144,7 +147,8 @@ def _level(study: TransferStudy, inputs: Inputs, name: str) -> dict[str, Any]:
         for part, rows in (("train", whole.train), ("val", whole.val), ("test", whole.test))
     )
     return {
-        "label": level.label,
+        "label": TITLES[name],
+        "column": level.label,
         "unit": level.unit,
         "images": manifest.n,
         "units": 0 if units is None else len(set(units)),

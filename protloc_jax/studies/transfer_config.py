@@ -105,6 +105,8 @@ class TransferStudy:
     images: Mapping[str, ImageSet] = dataclasses.field(default_factory=dict)
     levels: Mapping[str, Level] = dataclasses.field(default_factory=dict)
     backbones: Mapping[str, Backbone] = dataclasses.field(default_factory=dict)
+    only: tuple[str, ...] = opt((), "names of the backbones that take part; empty = all")
+    at: tuple[str, ...] = opt((), "levels that take part; empty = all")
     fractions: tuple[float, ...] = opt((0.01, 0.05, 0.1, 0.25, 0.5, 1.0), "shares of the training proteins, nested")
     seeds: tuple[int, ...] = opt((0,), "seeds of pretraining and of fine-tuning")
     split_seed: int = opt(0, "seed of the splits")
@@ -129,12 +131,15 @@ class TransferStudy:
 
     def __post_init__(self) -> None:
         check_literals(self)
+        problems = [*_absent("only", self.only, self.backbones), *_absent("at", self.at, self.levels)]
         # Config files come with their keys sorted; tables stand in the order of the papers.
         levels, backbones = dict(self.levels), dict(self.backbones)
         object.__setattr__(self, "levels", {k: levels[k] for k in sorted(levels, key=[*LEVELS, *levels].index)})
         order = sorted(backbones, key=lambda k: (ROLES.index(backbones[k].role), k))
         object.__setattr__(self, "backbones", {k: backbones[k] for k in order})
-        problems = [*_unknown(self)]
+        if not problems:
+            _leave_out(self)
+        problems += _unknown(self)
         problems += [f"fractions={f:g}: must lie in (0, 1]." for f in self.fractions if not 0 < f <= 1]
         if not self.fractions or not self.seeds:
             problems.append("fractions and seeds need one value or more.")
@@ -149,6 +154,26 @@ class TransferStudy:
 def of_level(study: TransferStudy, images: str) -> str:
     """The level whose images a set is, or ''."""
     return next((name for name, level in study.levels.items() if level.images == images), "")
+
+
+def _absent(key: str, asked: tuple[str, ...], have: Mapping[str, Any]) -> list[str]:
+    lacking = [name for name in asked if name not in have]
+    return [f"{key}: no '{name}'.{nearest(name, have)} Have: {', '.join(have)}." for name in lacking]
+
+
+def _leave_out(study: TransferStudy) -> None:
+    """Without the levels and backbones that do not take part, and the images that then nothing needs."""
+    levels = {name: level for name, level in study.levels.items() if not study.at or name in study.at}
+    wanted = set(study.only or study.backbones)
+    wanted |= {b.untrained_of for name, b in study.backbones.items() if name in wanted}
+    backbones = {name: b for name, b in study.backbones.items() if name in wanted}
+    if study.only or study.at:
+        needed = {level.images for level in levels.values()} | {b.images for b in backbones.values()}
+        needed |= {study.source_control}
+        needed |= {study.images[name].of for name in needed if name in study.images}
+        object.__setattr__(study, "images", {n: s for n, s in study.images.items() if n in needed})
+    object.__setattr__(study, "levels", levels)
+    object.__setattr__(study, "backbones", backbones)
 
 
 def _unknown(study: TransferStudy) -> list[str]:

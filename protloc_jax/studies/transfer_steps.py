@@ -47,6 +47,19 @@ class Inputs(NamedTuple):
     weights: dict[tuple[str, int], Made]
 
 
+def refuse_missing(study: TransferStudy) -> None:
+    """Raise FileNotFoundError for every folder, file and config that the study names and that is not there."""
+    named = {f"images.{n}.{key}": getattr(s, key) for n, s in study.images.items() for key in ("records", "raw")}
+    named |= {
+        f"backbones.{n}.{key}": getattr(b, key) for n, b in study.backbones.items() for key in ("weights", "config")
+    }
+    named |= {f"levels.{n}.finetune": level.finetune for n, level in study.levels.items()}
+    lacking = [f"{key}={path}" for key, path in named.items() if path and not _is_there(path)]
+    if lacking:
+        listed = "\n  ".join(lacking)
+        raise FileNotFoundError(f"{len(lacking)} of the study's inputs do not exist:\n  {listed}")
+
+
 def prepare(study: TransferStudy, shop: Workshop) -> dict[str, Made]:
     """Records of every set of images."""
     made: dict[str, Made] = {}
@@ -157,6 +170,10 @@ def model_channels(study: TransferStudy, inputs: Inputs, name: str) -> ChannelSe
 def split_name(fraction: float) -> str:
     """The name of a fraction's split in a split file."""
     return f"fraction={fraction:g}"
+
+
+def _is_there(path: str) -> bool:
+    return path.startswith("hf://") or Path(path).exists()
 
 
 def _records(name: str, images: ImageSet, made: dict[str, Made], shop: Workshop) -> Made:
