@@ -37,7 +37,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 parity: $(VENV)/.torch  ## the tests against PyTorch, timm and transformers (about 4 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "torch and not slow"
+	PROTLOC_TEST_COMPILATION=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "torch and not slow"
 
 # pip and not uv for PyTorch: pip's own settings may name a CPU build, where the default is one for CUDA (3 GB).
 $(VENV)/.torch: $(VENV)/.installed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,29 +14,38 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from protloc_jax.cli.main import main
+from protloc_jax.config import load_file, to_json
+from protloc_jax.studies.transfer_config import TransferStudy
 
 ROOT = Path(__file__).parents[2]
-RAW = {
-    "opencell": "--n-proteins 68 --fovs-per-protein 2 --size 128 --difficulty easy",
-    "hpa_fov": "--n-proteins 28 --fovs-per-protein 2 --size 64",
-    "hpa_sc": "--n-proteins 34 --fovs-per-protein 2 --size 200",
-}
 # Of the smoke study one level, two backbones and one fraction, but every kind of step.
 SMALL = ("only=hpa_fov,untrained", "at=fov", "fractions=1", "controls=permuted", "source_control=hpa_fov",
          "backbones.hpa_fov.plans=natural,replicate", "umap_epochs=10", "attention=1")  # fmt: skip
 
 
+def readme_commands():
+    """The commands of README's "Reproduce the transfer study", in order."""
+    section = (ROOT / "README.md").read_text().split("## Reproduce the transfer study")[1]
+    block = re.search(r"```bash\n(.*?)```", section, re.S)
+    assert block is not None
+    lines = block[1].replace("\\\n", " ").splitlines()
+    return [words[1:] for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the raw layouts and the project's configs, as the README's commands make it."""
+    """A folder with the project's configs and, by the README's commands, the raw layouts."""
     where = tmp_path_factory.mktemp("study")
     (where / "configs").symlink_to(ROOT / "configs")
-    for preset, words in RAW.items():
-        out = str(where / "raw" / preset)
-        assert main(["data", "simulate", preset, "--layout", "raw", *words.split(), "--out", out, "--quiet"]) == 0
+    simulating = [words for words in readme_commands() if words[:2] == ["data", "simulate"]]
+    assert [words[2] for words in simulating] == ["opencell", "hpa_fov", "hpa_sc"]
+    for words in simulating:
+        assert main([*words[:-1], str(where / words[-1]), "--quiet"]) == 0
     return where
 
 
@@ -68,6 +80,13 @@ def check_results(results, levels, backbones):
     assert all(curve["points"][-1]["difference"] is not None for curve in results["curves"])
 
 
+def test_the_studies_of_the_readme_are_those_that_are_tested_here():
+    studies = [words for words in readme_commands() if words[0] == "study"]
+    assert [words[3].partition("study_")[2] for words in studies] == ["transfer_smoke.py", "transfer.py", "transfer.py"]
+    for words in studies:
+        load_file(ROOT / words[3], TransferStudy, words[4:])
+
+
 def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, monkeypatch, capsys):
     before = killed_at(place, tmp_path, "step 10/20", *SMALL)
     assert any("pretrain-hpa_fov-seed0" in line for line in before)
@@ -83,9 +102,8 @@ def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, mo
     assert len(table) == 1 + len(results["rows"])
     # Once more, with one setting of the last step changed: nothing else is done again.
     assert main(words_of(tmp_path, *SMALL, "resamples=100")) == 0
-    redone = [
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("[") and "done before" not in line
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    redone = [line for line in lines if line.startswith("[") and "done before" not in line]
     assert redone and all("scores-" in line or "control-" in line for line in redone)
     again = json.loads((tmp_path / "out" / "transfer.json").read_text())
     assert [r["macro_f1"]["estimate"] for r in again["rows"]] == [r["macro_f1"]["estimate"] for r in results["rows"]]
@@ -103,6 +121,51 @@ def test_every_cell_runs_within_ten_minutes(place, tmp_path, monkeypatch):
     names = ["imagenet", "hpa_fov", "hpa_sc", "opencell", "opencell_all", "untrained"]
     check_results(results, ["fov", "cell"], names)
     assert {c["name"] for c in results["controls"]} == {"labels permuted", "hand-made features", "source data"}
+
+
+def random_vit(path, channels, dim=24, depth=2, patch=16, side=64):
+    """A file of random weights of a small ViT, under the names of facebookresearch/dino."""
+    rng, grid = np.random.default_rng(0), side // patch
+    shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 1 + grid**2, dim), "norm.weight": (dim,), "norm.bias": (dim,)}
+    shapes |= {"patch_embed.proj.weight": (dim, channels, patch, patch), "patch_embed.proj.bias": (dim,)}
+    maps = {"attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim), "mlp.fc1": (4 * dim, dim), "mlp.fc2": (dim, 4 * dim)}
+    maps |= {"norm1": (dim,), "norm2": (dim,)}
+    for i in range(depth):
+        for name, shape in maps.items():
+            shapes |= {f"blocks.{i}.{name}.weight": shape, f"blocks.{i}.{name}.bias": shape[:1]}
+    save_file({name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}, path)
+    return str(path)
+
+
+def test_the_config_for_real_data_runs_on_miniatures_with_converted_weights(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    study = load_file("configs/study_transfer.py", TransferStudy)
+    told = ("--heads", "3", "--norm-eps", "1e-6", "--mlp", "gelu", "--position", "dino", "--layout", "dino")
+    channels = {"imagenet": ("--normalise", "imagenet"), "hpa_fov": ("--normalise", "self")}
+    channels["hpa_fov"] += ("--channels", "microtubules,protein,nucleus,er")
+    backbones = {
+        name: dataclasses.replace(
+            study.backbones[name],
+            weights=random_vit(tmp_path / f"{name}.safetensors", 3 if name == "imagenet" else 4),
+            convert=told + more,
+            plans=("replicate", *study.backbones[name].finetune_plans),
+        )
+        for name, more in channels.items()
+    }
+    tuned = load_file("configs/study_transfer_smoke.py", TransferStudy).levels["fov"].finetune_options
+    fov = dataclasses.replace(study.levels["fov"], finetune_options=tuned, split=("--shares", ".5,.25,.25"))
+    images = {"opencell": dataclasses.replace(study.images["opencell"], options=("--grades", "3"))}
+    small = dataclasses.replace(
+        study, backbones=backbones, levels={"fov": fov}, images=images, fractions=(1.0,), controls=(), resamples=100,
+        head=dataclasses.replace(study.head, epochs=2, seeds=(0,)), umap=0, attention=0,
+    )  # fmt: skip
+    (tmp_path / "study.json").write_text(to_json(small))
+    assert main(["study", "transfer", "--config", str(tmp_path / "study.json"), f"out={tmp_path / 'out'}"]) == 0
+    results = json.loads((tmp_path / "out" / "transfer.json").read_text())
+    tuned_rows = {row["backbone"]: row for row in results["rows"] if row["mode"] == "finetuned"}
+    assert tuned_rows["imagenet"]["plan"] == "colour" and tuned_rows["hpa_fov"]["plan"] == "natural"
+    assert tuned_rows["hpa_fov"]["passes"] == "(0,protein,nucleus,0)"
+    assert results["backbones"]["imagenet"]["pretraining"] == "weights from elsewhere"
 
 
 def test_what_cannot_be_is_refused_before_anything_is_done(place, tmp_path, monkeypatch, capsys):
