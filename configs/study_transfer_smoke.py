@@ -16,7 +16,8 @@ from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, TransferStudy
 
 RAW = "raw"
-TINY = ("optim.steps=20", "run.log_every=10")
+# Steps large enough to tell the backbones of one seed apart.
+TINY = ("optim.steps=20", "optim.lr_batch=0", "optim.lr=2e-3", "method.momentum=0.5", "run.log_every=10")
 TUNED = (
     "model.drop_path=0", "model.dtype=float32", "views.global_size=32", "optim.batch=8", "optim.steps=8",
     "optim.warmup_epochs=0.5", "init.freeze_backbone_epochs=0.1", "run.eval_every=0", "method.hidden=32",

@@ -15,7 +15,8 @@ from protloc_jax.studies.transfer_scores import Scored, mean_over_repeats
 from protloc_jax.studies.transfer_steps import Cell, Features, split_name
 
 FROZEN, FINETUNED, OWN_HEAD = "frozen", "finetuned", "finetuned, own head"
-LEVEL = 0.95
+# Plans by which backbones are compared with one another; the others are variants of these.
+COMPARED = ("natural", "per-channel", "colour", "colour-per-channel", "replicate")
 
 
 class Table:
@@ -161,8 +162,8 @@ def neighbours(table: Table) -> list[dict[str, Any]]:
 def differences(table: Table) -> list[dict[str, Any]]:
     """Paired differences by family, Holm-corrected within a family, level and evaluator.
 
-    plans at equal width: frozen, of one backbone, all pairs of plans of one width; backbones: frozen, of one plan text;
-    all at the largest fraction. Fine-tuned minus frozen stands in the curves.
+    plans at equal width: frozen, of one backbone, all pairs of plans of one width; backbones: frozen, of one plan, one of
+    `COMPARED`; all at the largest fraction. Fine-tuned minus frozen stands in the curves.
     """
     found: list[dict[str, Any]] = []
     whole = max(table.study.fractions)
@@ -173,7 +174,7 @@ def differences(table: Table) -> list[dict[str, Any]]:
             a, b = table.rows[i], table.rows[j]
             if a["backbone"] == b["backbone"] and a["width"] == b["width"]:
                 pairs["plans at equal width"].append((i, j))
-            elif a["backbone"] != b["backbone"] and a["plan"] == b["plan"]:
+            elif a["backbone"] != b["backbone"] and a["plan"] == b["plan"] and a["plan"] in COMPARED:
                 pairs["backbones"].append((i, j))
         for family, each in pairs.items():
             made = []
