@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 from protloc_jax.channels import ChannelSet
 from protloc_jax.devices import AXES, leaf_path, params_sharding
 from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
+from protloc_jax.model.vocabulary import with_vocabulary
 from protloc_jax.telemetry.clock import PEAK_TFLOPS
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
@@ -77,6 +78,7 @@ def plan(
     """
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
     run, optim = experiment.run, experiment.optim
+    experiment = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
     method = METHODS[experiment.method.name](experiment, channels)
     views = method.views(experiment.views)
     data = _data_axis(devices, run.mesh_data, run.mesh_fsdp)
