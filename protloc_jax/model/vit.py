@@ -169,7 +169,7 @@ class Vit(nn.Module):
         if by_channel:
             ids = row_ids(config, channels, channel_ids if channel_ids is not None else self.channel_rows or None)
             learned = self.param("channels", trunc_normal, (len(config.channel_names), dim))
-            patches = patches + learned.astype(wide)[ids][:, None]
+            patches = patches + jnp.take(learned.astype(wide), ids, axis=0)[:, None]
         if table is not None:
             rows = config.positioned
             position = resize_table(table, config.position, config.patch, height, width, prefix=rows)[0].astype(wide)

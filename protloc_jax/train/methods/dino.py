@@ -174,7 +174,7 @@ class Dino:
         }
 
     def _encode(
-        self, params: Tree, images: jax.Array, drop_keys: jax.Array | None, present: jax.Array | None
+        self, params: Tree, images: jax.Array, drop_keys: jax.Array | None, present: jax.Array | None = None
     ) -> jax.Array:
         """CLS vectors [B, V, D] of views [B, V, S, S, C], of which the channels `present` [B, V, C] are shown."""
         output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys, present=present)
