@@ -121,11 +121,11 @@ class Encoder:
             raise ValueError("the model has no class token, so there is no attention from it to the patches.")
         if by_channel and self.config.stem == "joint":
             raise ValueError("by_channel: a token of this model (stem='joint') shows all channels.")
+        if by_channel and len({len(reading.rows) for reading, _ in self._readings()}) > 1:
+            raise ValueError("by_channel: the passes of the channel plan read different numbers of channels.")
         maps = [np.asarray(_attention(self.config, how, self.params, x, ids)) for x, how, ids in self._passes(images)]
         if not by_channel:
             maps = [of_pass.sum(2) for of_pass in maps]
-        elif len({of_pass.shape for of_pass in maps}) > 1:
-            raise ValueError("by_channel: the passes of the channel plan read different numbers of channels.")
         return np.stack(maps, axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
