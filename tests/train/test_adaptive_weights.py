@@ -36,6 +36,18 @@ def run(out, *overrides, channels=tiny.CHANNELS):
     return begins, outcome
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Both runs of this file compile the same programs; the second reads them from a folder."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(names[1], 0.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A run on nucleus and gfp."""
@@ -59,8 +71,8 @@ def test_the_vocabulary_is_saved_and_belongs_to_the_run(source):
     assert "resumed" not in str(run(source, ADAPTIVE)[0].words)
 
 
-def test_other_channels_find_their_rows_or_get_new_ones(source, tmp_path):
-    begins, outcome = run(tmp_path, f"init.weights={source}", channels=OTHERS)
+def test_other_channels_find_their_rows_or_get_new_ones(source):
+    begins = beginning(with_overrides(Experiment(), [f"init.weights={source}"]), OTHERS)
     assert begins.experiment.model.channel_names == ("nucleus", "gfp", "lipid")
     assert "read by the rows lipid, nucleus of the vocabulary (nucleus, gfp, lipid); new rows: lipid" in str(
         begins.words
@@ -69,20 +81,18 @@ def test_other_channels_find_their_rows_or_get_new_ones(source, tmp_path):
     want = np.concatenate([old, old.mean(0, keepdims=True)])
     for tree in (begins.initial.params, begins.initial.teacher):
         np.testing.assert_array_equal(tree["backbone"]["channels"], want)
+
+
+def test_a_vocabulary_of_ones_own_takes_the_rows_of_its_names(source, tmp_path):
+    names = "model.channel_names=lipid,nucleus"
+    begins, outcome = run(tmp_path, f"init.weights={source}", ADAPTIVE, names, channels=OTHERS)
+    old = rows_in(source)
+    want = np.stack([old.mean(0, dtype=np.float64).astype("f4"), old[0]])
+    np.testing.assert_array_equal(begins.initial.params["backbone"]["channels"], want)
     assert outcome.state.params["backbone"]["channels"].shape == want.shape
     began = untrained(tmp_path)
-    assert began.provenance["which"] == "initial"
+    assert began.provenance["which"] == "initial" and began.config.channel_names == ("lipid", "nucleus")
     np.testing.assert_array_equal(began.params["channels"], want)
-
-
-def test_a_vocabulary_of_ones_own_takes_the_rows_of_its_names(source):
-    names = "model.channel_names=other,gfp,nuclei"
-    begins = beginning(with_overrides(Experiment(), [f"init.weights={source}", ADAPTIVE, names]), OTHERS)
-    old = rows_in(source)
-    np.testing.assert_array_equal(
-        begins.initial.params["backbone"]["channels"],
-        np.stack([old.mean(0, dtype=np.float64).astype("f4"), old[1], old[0]]),
-    )
     with pytest.raises(ValueError, match="has no row for 'lipid'"):
         beginning(
             with_overrides(Experiment(), [f"init.weights={source}", ADAPTIVE, "model.channel_names=nuclei"]), OTHERS
