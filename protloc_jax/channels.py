@@ -147,6 +147,22 @@ class ChannelPlan:
         """Width of the features of a model whose class token has `dim` numbers."""
         return dim * len(self.passes)
 
+    def behind(self, first: ChannelPlan, channels: ChannelSet) -> ChannelPlan:
+        """This plan for images that reach its source `channels` by another one: all its passes, for each of `first`.
+
+        Raises ValueError where `first` fills another number of slots, or leaves a pass of this plan without a channel.
+        """
+        if first.slots != len(channels):
+            raise ValueError(
+                f"channel plan '{first.label}' fills {first.slots} slots; the weights were trained on {len(channels)} "
+                f"channels ({channels})."
+            )
+        passes = []
+        for outer in first.passes:
+            given = {None: None, **dict(zip(channels.names, outer, strict=True))}
+            passes += [tuple(given[name] for name in slots) for slots in self.passes]
+        return ChannelPlan(tuple(passes), f"{first.label}; then {self.label}")
+
     def apply(self, images, channels: ChannelSet) -> list:
         """Arrange `images` [B, H, W, C] (NumPy or jax) into one [B, H, W, slots] array a pass.
 

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,8 +45,8 @@ def field_types(cls: type) -> dict[str, Any]:
 def describe(cls: Any, prefix: str = "") -> list[tuple[str, Any, Any, str]]:
     """All leaf keys of a config as (dotted key, type, default, help), nested dataclasses walked in order.
 
-    `cls` is a dataclass, or an instance of one, whose sections of several kinds (see `kinds`) are then those that it
-    has; a class has the first kind.
+    `cls` is a dataclass, or an instance of one, whose sections of several kinds (see `kinds`) and named sections (see
+    `named_sections`) are then those that it has; a class has the first kind, and none of the named.
     """
     rows = []
     of_class = isinstance(cls, type)
@@ -55,6 +56,9 @@ def describe(cls: Any, prefix: str = "") -> list[tuple[str, Any, Any, str]]:
         if dataclasses.is_dataclass(hint) or kinds(hint):
             first = next(iter(kinds(hint).values()), hint)
             rows += describe(first if of_class else getattr(cls, f.name), key + ".")
+        elif named_sections(hint):
+            for name, section in ({} if of_class else getattr(cls, f.name)).items():
+                rows += describe(section, f"{key}.{name}.")
         else:
             default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
             rows.append((key, hint, default, f.metadata.get("help", "")))
@@ -70,6 +74,17 @@ def kinds(hint: Any) -> dict[str, type]:
     if not members or not all(dataclasses.is_dataclass(member) for member in members):
         return {}
     return {typing.get_args(field_types(member)["name"])[0]: member for member in members}
+
+
+def named_sections(hint: Any) -> type | None:
+    """The dataclass of a field that holds any number of sections by name (`Mapping[str, Dataclass]`), else None.
+
+    Names are letters, digits, '_' and '-', so that they can stand in dotted keys.
+    """
+    if typing.get_origin(hint) not in (dict, Mapping) or typing.get_args(hint)[0] is not str:
+        return None
+    section = typing.get_args(hint)[1]
+    return section if dataclasses.is_dataclass(section) else None  # type: ignore[return-value]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -159,6 +174,8 @@ def to_config_dict(config: Any):
     def build(node: Any) -> Any:
         if dataclasses.is_dataclass(node) and not isinstance(node, type):
             return ml_collections.ConfigDict({f.name: build(getattr(node, f.name)) for f in dataclasses.fields(node)})
+        if isinstance(node, Mapping):
+            return ml_collections.ConfigDict({name: build(section) for name, section in node.items()})
         return node
 
     return build(config).lock()
@@ -266,6 +283,8 @@ def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
             problems.append(f"unknown key '{prefix}{key}'.{hint}")
         elif dataclasses.is_dataclass(hints[key]) or kinds(hints[key]):
             values[key] = _build(hints[key], value, f"{prefix}{key}.", problems)
+        elif section := named_sections(hints[key]):
+            values[key] = _build_named(section, value, f"{prefix}{key}.", problems)
         else:
             values[key] = _coerce(hints[key], value, prefix + key, problems)
     if problems:
@@ -275,6 +294,16 @@ def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
     except ValueError as error:
         problems.append(f"{prefix.rstrip('.')}: {error}" if prefix else str(error))
         return None
+
+
+def _build_named(section: type, mapping: Any, prefix: str, problems: list[str]) -> dict[str, Any]:
+    """The sections of a mapping by their names."""
+    if not isinstance(mapping, Mapping):
+        problems.append(f"'{prefix.rstrip('.')}': expected named sections, got {mapping!r}.")
+        return {}
+    strange = [str(name) for name in mapping if not re.fullmatch(r"[\w-]+", str(name))]
+    problems += [f"{prefix}{name}: a name is made of letters, digits, '_' and '-'." for name in strange]
+    return {name: _build(section, value, f"{prefix}{name}.", problems) for name, value in mapping.items()}
 
 
 def _coerce(hint: Any, value: Any, key: str, problems: list[str]) -> Any:

@@ -22,7 +22,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),
     "evaluate": ("protloc_jax.cli.evaluate", "score feature tables with k-NN and linear probes"),
     "classify": ("protloc_jax.cli.classify", "train classification heads on feature tables, score and keep them"),
+    "predict": ("protloc_jax.cli.predict", "classes of new images by saved heads or a fine-tuned run"),
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),
+    "study": ("protloc_jax.cli.study", "a published study from raw files to tables, figures and a page"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),
     "dry-run": ("protloc_jax.cli.dry_run", "parameters, memory, FLOPs, sharding and hours, without training"),
 }

@@ -12,10 +12,10 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "report",
         help="write one self-contained HTML page of an evaluation",
-        description="Write one HTML file with the scores of `protloc evaluate --out`, figures included; nothing in it "
-        "is fetched from elsewhere.",
+        description="Write one HTML file with the scores of `protloc evaluate --out` or `protloc classify --out`, "
+        "figures included; nothing in it is fetched from elsewhere.",
     )
-    parser.add_argument("scores", metavar="SCORES.json", help="what `protloc evaluate --out` wrote")
+    parser.add_argument("scores", metavar="SCORES.json", help="what `protloc evaluate` or `protloc classify` wrote")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument("--title", default="Protein localization: evaluation", help="heading of the page")
     parser.add_argument("--best", default="", metavar="NAME", help="system to set off (default: the last)")
@@ -31,21 +31,31 @@ def run(args: argparse.Namespace) -> int:
     """Write the page; returns the exit status."""
     from protloc_jax.config import nearest
     from protloc_jax.eval.features import read
+    from protloc_jax.studies import heads_page
     from protloc_jax.studies.page import build, read_log
     from protloc_jax.studies.pictures import attention_examples
 
     scores = Path(args.scores)
     if not scores.is_file():
-        raise FileNotFoundError(f"{scores} does not exist; make it with `protloc evaluate ... --out {scores}`.")
+        raise FileNotFoundError(
+            f"{scores} does not exist; make it with `protloc evaluate ... --out FILE` or "
+            "`protloc classify ... --out DIR`."
+        )
     try:
         results = json.loads(scores.read_text())
-        systems = list(results["systems"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{scores} is not a file of `protloc evaluate --out` ({error}).") from error
+        systems, of_heads = list(results["systems"]), heads_page.is_heads(results)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{scores} is not a file of `protloc evaluate --out` or `protloc classify --out` ({error!r})."
+        ) from error
     if args.best and args.best not in systems:
         raise ValueError(
             f"--best {args.best}: no such system.{nearest(args.best, systems)} Have: {', '.join(systems)}."
         )
+    given = {"--run": args.run, "--records": args.records, "--published": args.published}
+    if of_heads and any(given.values()):
+        found = ", ".join(name for name, value in given.items() if value)
+        raise ValueError(f"{found}: {scores} holds trained heads' scores; these options go with `protloc evaluate`'s.")
     log, config, prototypes, attention = [], "", 0, None
     if args.run:
         log = read_log(Path(args.run) / "metrics.jsonl")
@@ -64,6 +74,10 @@ def run(args: argparse.Namespace) -> int:
     for item in args.umap:
         name, sep, file = item.partition("=")
         maps[name if sep else Path(item).stem] = read(file if sep else item)
+    if of_heads:
+        page = heads_page.build(results, title=args.title, best=args.best, maps=maps)
+        print(f"wrote {page.write(args.out).resolve()}")
+        return 0
     page = build(
         results,
         title=args.title,

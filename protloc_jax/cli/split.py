@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   protloc data split records/screen --kind leave_one_group_out --by cell_line --out splits/lines.parquet
   protloc data split records/screen --kind few_shot --label sirna --by well --shots 1,5 --seeds 0,1,2 --out few.parquet
   protloc data split records/mine --kind fractions --by protein --fractions .01,.05,.1,1 --out fractions.parquet
+  protloc data split records/cells --like fields.parquet --by protein --out cells.parquet
   protloc data split records/mine --by protein --join qc/qc_images.parquet --where qc_pass=true --out clean.parquet
 then: protloc evaluate ... --split-file FILE, and protloc pretrain ... data.split_file=FILE
 """
@@ -41,6 +42,9 @@ def add(jobs: Any) -> None:
     parser.add_argument(
         "--join", metavar="FILE", action="append", default=[], help="CSV or Parquet table with an id column, for where"
     )
+    parser.add_argument(
+        "--like", metavar="FILE", help="a split file of other images: every value of --by lies where it lies there"
+    )
     add_fields(parser, SplitConfig)
 
 
@@ -59,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     config = from_mapping(SplitConfig, {**saved, **given(args, SplitConfig)})
     path = Path(args.records)
     manifest = manifests.read(path / info_file.MANIFEST_FILE if path.is_dir() else path)
+    if args.like:
+        return _like(args, manifest, {"data": str(path.name)})
     extra, about = [], {"data": str(path.name), "joined": {}}
     for file in args.join:
         extra.append(join(manifest, _table(Path(file)), name=file))
@@ -66,6 +72,30 @@ def run(args: argparse.Namespace) -> int:
     found = make_splits(manifest, config, extra=pd.concat(extra, axis=1) if extra else None, about=about)
     found.write(args.out)
     _show(found)
+    print(f"wrote {args.out} (digest {found.digest[:16]}, manifest {found.manifest_digest[:16]})")
+    return 0
+
+
+def _like(args: argparse.Namespace, manifest: Any, about: dict[str, Any]) -> int:
+    """Carry the splits of another data set over."""
+    from protloc_jax.config import ConfigError
+    from protloc_jax.data import split_file
+    from protloc_jax.data.manifest import capped
+    from protloc_jax.data.split_config import SplitConfig
+    from protloc_jax.data.split_like import split_like
+
+    options = dict(given(args, SplitConfig))
+    by, label = options.pop("by", ()), options.pop("label", "labels")
+    if options or args.join or args.config:
+        raise ConfigError(f"--like takes --by and --label only, not {', '.join(options) or '--join or --config'}.")
+    if len(by) != 1:
+        raise ConfigError("--like needs --by with one column, for example --by protein.")
+    found, unknown = split_like(split_file.read(args.like), manifest, by[0], label=label, about=about)
+    found.write(args.out)
+    _show(found)
+    if unknown:
+        words = f"{len(unknown)} values of {by[0]} are not in {args.like}, their images are unused"
+        print(f"note: {words}: {capped(unknown)}.")
     print(f"wrote {args.out} (digest {found.digest[:16]}, manifest {found.manifest_digest[:16]})")
     return 0
 

@@ -75,6 +75,15 @@ def print_heads(results: Mapping[str, Any]) -> None:
         spreads = (entry[over]["image_macro_f1"]["sd"] for over in ("over_seeds", "over_splits"))
         table.add_row(name, *scores, *("-" if sd is None else f"{sd:.3f}" for sd in spreads))
     console.print(table)
+    for name, system in results["systems"].items():
+        console.print(f"{name}: {_calibrated(system['head']['calibration'])}", highlight=False)
+        flagged = system["head"]["out_of_distribution"]
+        if flagged["kind"] != "none" and flagged["test_share"] is not None:
+            console.print(
+                f"{name}: {flagged['test_share']:.1%} of test images lie beyond the distance of "
+                f"{flagged['quantile']:.0%} of validation images",
+                highlight=False,
+            )
     for d in results["differences"]:
         f1 = d["macro_f1"]
         if f1["low"] is not None:
@@ -83,6 +92,17 @@ def print_heads(results: Mapping[str, Any]) -> None:
                 f"p (Holm) {d['p_value_holm']:.3f}",
                 highlight=False,
             )
+
+
+def _calibrated(entry: Mapping[str, Any]) -> str:
+    """Calibration error, Brier score and log loss on test rows, before and after."""
+    keys = {"expected_calibration_error": "calibration error", "brier": "Brier", "log_loss": "log loss"}
+    moves = []
+    for key, words in keys.items():
+        values = [entry[when][key] for when in ("before", "after") if when in entry]
+        moves.append(f"{words} {' -> '.join('-' if v is None else f'{v:.3f}' for v in values)}")
+    how = f"not calibrated ({entry['why']})" if entry["kind"] == "none" else f"calibrated by {entry['kind']}"
+    return f"{how}; on test images {', '.join(moves)}"
 
 
 def _with_interval(score: Mapping[str, Any]) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping, to_dict
 from protloc_jax.convert.stem import How, adapt, adapt_normalisation, mixing
 from protloc_jax.convert.weight_file import WeightsRefused
+from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint import Checkpointer
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, load_weights, steps_in
 from protloc_jax.views.normalisation import Normalisation
@@ -42,6 +43,12 @@ def fit_to_channels(
             f"its vocabulary as it is; to train on new ones, init.weights={path} adds rows for them."
         )
     source = ChannelSet(meta["channels"])
+    if meta["config"].get("init", {}).get("plan"):
+        raise WeightsRefused(
+            f"{path} was trained through a channel plan ({meta['config']['init']['plan']}), so its stem has the slots "
+            f"{slots_of(meta)} and not the channels of its records; begin with it by init.plan, or embed with it as it "
+            "is."
+        )
     matrix = mixing(source, target, how, mapping)
     items = {name: load_weights(path, name)[0] for name in ITEMS if meta["items"].get(name)}
     for tree in items.values():

@@ -152,6 +152,8 @@ def data_facts(records: Records) -> dict[str, Any]:
         "data": info.name,
         "data_sha256": info.digest,
         "data_source": _made_by(str(info.packing.get("source", ""))),
+        "data_channels": str(info.channel_set),
+        "data_um_per_pixel": info.um_per_pixel,
         "label_names": list(info.label_names),
         "label_kind": info.label_kind,
         "protloc_jax": protloc_jax.__version__,

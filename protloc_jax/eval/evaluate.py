@@ -273,6 +273,13 @@ def _probe(
 _EVALUATE: dict[str, Callable[..., Outcome]] = {"knn": _knn, "probe": _probe}
 
 
+def outcome_of(
+    evaluator: str, system: System, task: Task, splits: Sequence[Split], config: EvaluateConfig, interval: Interval
+) -> Outcome:
+    """One evaluator ("knn", "probe") on one table; `interval` makes a dict of counts [G, 3, L] for curves over k."""
+    return _EVALUATE[evaluator](np.asarray(system.x, np.float32), system, task, splits, config, interval)
+
+
 def _decided(values: np.ndarray, truth: np.ndarray, task: Task, config: EvaluateConfig) -> tuple[np.ndarray, float]:
     """The cut [L] and the macro-F1 at it on validation rows (0 where they carry no label at all)."""
     own = task.kind == "multi" and config.threshold == "validation"

@@ -51,6 +51,15 @@ class HeadConfig:
     )
     labels: Literal["given", "permuted"] = opt("given", "permuted: control, labels exchanged between whole groups")
     permutation: int = opt(0, "seed of the permuted labels")
+    calibration: Literal["auto", "none", "platt", "temperature"] = opt(
+        "auto",
+        "scaling of probabilities, fitted on validation rows: platt (slope and offset a class), temperature (one slope "
+        "for all); auto: temperature where decision=argmax, else platt, and none where fit_rows has validation rows",
+    )
+    ood_components: int = opt(64, "out-of-distribution distance: principal directions of the training features at most")
+    ood_quantile: float = opt(
+        0.99, "the distance that an image may have, as a quantile of the validation images'; 0: none is fitted"
+    )
     seeds: tuple[int, ...] = opt((0, 1, 2), "each trains a head of its own on every split")
     precision: Literal["float32", "fast"] = opt("float32", "matrix products; fast: what the device does by default")
 
@@ -79,6 +88,19 @@ class HeadConfig:
             )
         if self.loss == "cross_entropy" and self.decision != "argmax":
             problems.append("loss=cross_entropy gives one class a row: decision=argmax.")
+        if self.calibration == "platt" and self.decision == "argmax":
+            problems.append(
+                "calibration=platt scales classes one by one, so another class could become the likeliest: temperature "
+                "goes with decision=argmax."
+            )
+        if self.calibration in ("platt", "temperature") and self.fit_rows != "train":
+            problems.append(
+                f"calibration={self.calibration} needs validation rows that the head was not fitted on: fit_rows=train."
+            )
+        if self.ood_components < 1 or not 0 <= self.ood_quantile < 1:
+            problems.append(
+                f"ood_components={self.ood_components} must be at least 1, ood_quantile={self.ood_quantile} in [0, 1)."
+            )
         if self.groups and self.loss == "cross_entropy":
             problems.append("groups: two stages are products of sigmoids; use loss=bce or focal.")
         if problems:

@@ -118,6 +118,21 @@ def probabilities(z: jax.Array, config: HeadConfig) -> jax.Array:
     return each[:, :classes] * each[:, classes:][:, _group_of(config)]
 
 
+def margins(z: jax.Array, config: HeadConfig) -> jax.Array:
+    """What calibration scales, [N, C]: the logit of each probability; under cross entropy the log softmax.
+
+    With groups the logit of a product of two sigmoids, from their logits: a probability that rounds to 1 keeps its own.
+    """
+    if config.loss == "cross_entropy":
+        return jax.nn.log_softmax(z)
+    if not config.groups:
+        return z
+    own, group = z[:, : len(config.groups)], z[:, len(config.groups) :][:, _group_of(config)]
+    # 1 - s(a) s(b) = s(-a) + s(a) s(-b)
+    both = -jax.nn.softplus(-own) - jax.nn.softplus(-group)
+    return both - jnp.logaddexp(-jax.nn.softplus(own), -jax.nn.softplus(-own) - jax.nn.softplus(group))
+
+
 def _group_of(config: HeadConfig) -> np.ndarray:
     """The number of each class's group [C]."""
     return np.unique(np.asarray(config.groups), return_inverse=True)[1]

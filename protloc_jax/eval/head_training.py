@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,11 @@ class TrainedHeads:
         """Probabilities [N, C] of features x [N, D] under the head of seed number `seed` and fold number `fold`."""
         params = jax.tree.map(lambda leaf: leaf[seed, fold], self.params)
         return probabilities(x, params, self.mean[fold], self.scale[fold], self.config)
+
+    def margins(self, x: Any, *, seed: int = 0, fold: int = 0) -> np.ndarray:
+        """The margins [N, C] of those probabilities: what calibration scales."""
+        params = jax.tree.map(lambda leaf: leaf[seed, fold], self.params)
+        return margins(x, params, self.mean[fold], self.scale[fold], self.config)
 
 
 class MemberKeys(NamedTuple):
@@ -135,13 +140,29 @@ def scaler(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def probabilities(x: Any, params: Any, mean: np.ndarray, scale: np.ndarray, config: HeadConfig) -> np.ndarray:
     """Probabilities [N, C] of features x [N, D] under one head, without dropout; memory does not grow with N."""
+    return _in_blocks(x, params, mean, scale, _key_of(config), "probabilities")
+
+
+def margins(x: Any, params: Any, mean: np.ndarray, scale: np.ndarray, config: HeadConfig) -> np.ndarray:
+    """Margins [N, C] (`head_network.margins`) of features x [N, D] under one head, likewise."""
+    return _in_blocks(x, params, mean, scale, _key_of(config), "margins")
+
+
+def _in_blocks(
+    x: Any,
+    params: Any,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    config: HeadConfig,
+    what: Literal["probabilities", "margins"],
+) -> np.ndarray:
     x = np.asarray(x)
     block = min(_ROWS, max(1, len(x)))
     found = []
     for first in range(0, len(x), block):
         rows = x[first : first + block]
         padded = np.concatenate([rows, np.zeros((block - len(rows), x.shape[1]), x.dtype)])
-        found.append(np.asarray(_score(padded, params, mean, scale, config=config))[: len(rows)])
+        found.append(np.asarray(_score(padded, params, mean, scale, config=config, what=what))[: len(rows)])
     return (
         np.concatenate(found)
         if found
@@ -149,10 +170,11 @@ def probabilities(x: Any, params: Any, mean: np.ndarray, scale: np.ndarray, conf
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _score(x, params, mean, scale, *, config):
+@functools.partial(jax.jit, static_argnames=("config", "what"))
+def _score(x, params, mean, scale, *, config, what):
     x = jnp.asarray(x, mean.dtype)
-    return network.probabilities(network.logits(params, (x - mean) / scale, config), config)
+    of_logits = {"probabilities": network.probabilities, "margins": network.margins}[what]
+    return of_logits(network.logits(params, (x - mean) / scale, config), config)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "features", "classes", "dtype"))
@@ -211,7 +233,10 @@ def _corrections(config: HeadConfig, at: np.ndarray, dtype: Any) -> tuple[jax.Ar
 
 def _key_of(config: HeadConfig) -> HeadConfig:
     """The config with what the compiled steps do not depend on set to one value: no compiling for another seed."""
-    return dataclasses.replace(config, seeds=(0,), permutation=0, labels="given", epochs=1, lr=1.0)
+    same = {"seeds": (0,), "permutation": 0, "labels": "given", "epochs": 1, "lr": 1.0}
+    after = {"fit_rows": "train", "calibration": "none", "ood_components": 1, "ood_quantile": 0.0}
+    after |= {} if config.loss == "cross_entropy" else {"decision": "half"}
+    return dataclasses.replace(config, **same, **after)
 
 
 def _together(config: HeadConfig, features: int, classes: int) -> int:

@@ -19,6 +19,7 @@ from protloc_jax.config import check_literals, opt, to_dict
 from protloc_jax.data.splits import Split
 from protloc_jax.eval import evaluate, outcome, scores, statistics
 from protloc_jax.eval.evaluate import System
+from protloc_jax.eval.head_calibration import fit_on_validation
 from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.eval.head_file import Heads, heads_of
 from protloc_jax.eval.head_training import Progress, TrainedHeads, train_heads
@@ -65,8 +66,7 @@ def classify(
     config = config or ClassifyConfig()
     evaluate.check(tables, task, splits, None)
     _check(task, splits, config.head)
-    # A head that decides class by class may name several classes, or none, where every row has one.
-    asked = task if config.head.decision == "argmax" else dataclasses.replace(task, kind="multi")
+    asked = asked_of(task, config.head)
     if config.head.labels == "permuted":
         asked = dataclasses.replace(asked, labels=permuted_labels(task.hot, task.unit, seed=config.head.permutation))
     uncertainty = {"resamples": config.resamples, "level": config.level, "method": config.interval, "seed": config.seed}
@@ -89,14 +89,18 @@ def classify(
     for name, system in tables.items():
         x = np.asarray(system.x, np.float32)
         trained = train_heads(x, asked.hot, _fit_rows(splits, config.head), config.head, progress=progress)
-        outcomes, cuts = _tested(trained, x, asked, splits)
-        entry, counts[name] = _scored(outcomes, asked, splits, interval)
+        outcomes, cuts = tested(trained, x, asked, splits)
+        entry, counts[name] = summarised(outcomes, asked, splits, interval)
+        # Macro-F1 and its cuts stay those of the heads' own probabilities, calibrated or not.
+        fitted = fit_on_validation(trained, x, asked, splits)
         steps = {"steps": trained.steps.tolist(), "last_loss": _last_loss(trained).tolist()}
         about = {"about": dict(system.about), "features": x.shape[1]}
-        results["systems"][name] = {**about, "head": {**entry, **steps, "thresholds": cuts.tolist()}}
+        results["systems"][name] = {**about, "head": {**entry, **steps, "thresholds": cuts.tolist(), **fitted.results}}
         heads[name] = heads_of(
             trained,
             cuts,
+            calibration=fitted.calibration,
+            detector=fitted.detector,
             label_names=task.label_names,
             split_names=tuple(s.name or str(i) for i, s in enumerate(splits)),
             features=(provenance or {}).get(name),
@@ -119,6 +123,11 @@ def classify(
     return Classified(evaluate.plain(results), heads)
 
 
+def asked_of(task: Task, config: HeadConfig) -> Task:
+    """The task as a head decides it: class by class it may name several classes, or none, where every row has one."""
+    return task if config.decision == "argmax" else dataclasses.replace(task, kind="multi")
+
+
 def permuted_labels(labels: Any, groups: Any, *, seed: int) -> np.ndarray:
     """Labels [N, L] in which each group has those of another, drawn at random: a control that must score at chance.
 
@@ -134,7 +143,7 @@ def permuted_labels(labels: Any, groups: Any, *, seed: int) -> np.ndarray:
     return result
 
 
-def _tested(
+def tested(
     trained: TrainedHeads, x: np.ndarray, task: Task, splits: Sequence[Split]
 ) -> tuple[list[Outcome], np.ndarray]:
     """The pooled outcome of every seed, and the cuts [S, F, L]."""
@@ -150,7 +159,7 @@ def _tested(
     return outcomes, cuts
 
 
-def _scored(outcomes: Sequence[Outcome], task: Task, splits: Sequence[Split], interval) -> tuple[dict, np.ndarray]:
+def summarised(outcomes: Sequence[Outcome], task: Task, splits: Sequence[Split], interval) -> tuple[dict, np.ndarray]:
     """All scores as the mean over seeds, and the counts [G, S, 3, L] by group."""
 
     def kept(counts: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from protloc_jax.convert.content import SUFFIXES
 from protloc_jax.convert.convert import convert
 from protloc_jax.convert.converted import Converted
 from protloc_jax.model.encoder import Encoder
+from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
@@ -41,7 +42,11 @@ def load(path: str | Path, *, which: str = "auto", size: Size = 0, foreign: Mapp
         return _foreign(path, which, size, foreign or {})
     if foreign:
         raise ValueError(f"{path} is a checkpoint of this project: {', '.join(foreign)} cannot be given for it.")
-    params, meta = load_weights(path, which)
+    return encoder_of_checkpoint(*load_weights(path, which), path, size=size)
+
+
+def encoder_of_checkpoint(params: Mapping[str, Any], meta: dict[str, Any], path: str | Path, *, size: Size) -> Encoder:
+    """The encoder of weights that `load_weights` has just read from `path`."""
     facts = {
         "weights": str(path),
         "weights_sha256": meta["weights_sha256"],
@@ -132,17 +137,22 @@ def _encoder(params: Any, meta: dict[str, Any], size: Size, facts: dict[str, Any
         normalisation = Normalisation(how["kind"], tuple(how["mean"]), tuple(how["std"]))
         prepare = _sized(PrepareConfig(normalisation=normalisation, resize=side, crop=side), size)
     channels = ChannelSet(meta["channels"])
+    plan = trained_plan(experiment, channels)
+    wiring = {"channel_plan": "each channel in its own slot"}
+    if plan is not None:
+        wiring = {"channel_plan": f"trained with {plan.label}", "channel_passes": plan.text.partition(":")[2]}
     return Encoder(
         config=experiment.model,
         channels=channels,
         params=params,
         prepare=prepare,
+        plan=plan,
         um_per_pixel=meta.get("um_per_pixel"),
         provenance={
             **facts,
             "experiment": experiment.name,
             "channels": str(channels),
-            "channel_plan": "each channel in its own slot",
+            **wiring,
             "image_size": prepare.crop or "native",
         },
     )

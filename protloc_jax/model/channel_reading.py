@@ -11,6 +11,7 @@ from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import covered, entries, rows_of
 from protloc_jax.views.normalisation import Normalisation
 
+WITHOUT_TOKENS = ", empty slots without tokens"
 # Plans that fill slots for the sake of filling them; a model without slots has tokens for what is there.
 FILLING = ("natural+copy", "replicate", "colour+copy")
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from protloc_jax.channels import ChannelPlan, ChannelSet, natural
 from protloc_jax.config import nearest
-from protloc_jax.model.channel_reading import Reading, natural_reading, normalisation_for, readings, untrained_words
+from protloc_jax.model.channel_reading import (
+    WITHOUT_TOKENS,
+    Reading,
+    natural_reading,
+    normalisation_for,
+    readings,
+    untrained_words,
+)
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import entries
@@ -129,11 +136,19 @@ class Encoder:
         return np.stack(maps, axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
-        """The same weights reading images of other channels by a plan."""
-        label = plan.label
+        """The same weights reading images of other channels by a plan, which fills the channels of this encoder.
+
+        Where these reach the model by a plan of their own (weights trained through one), that plan follows. With tokens
+        of every channel a plan fills `slots`, the vocabulary, whatever was read before.
+        """
         if self.config.stem == "channels":
             rows = [row for reading in readings(self.config, channels, plan) for row in reading.rows]
-            label += f", empty slots without tokens{untrained_words(self.config, self.trained_on, rows)}"
+            label = plan.label
+            if WITHOUT_TOKENS not in label:  # a plan that is read back from a feature table says it already
+                label += f"{WITHOUT_TOKENS}{untrained_words(self.config, self.trained_on, rows)}"
+        else:
+            plan = self.plan.behind(plan, self.channels) if self.plan else plan
+            label = plan.label
         wiring = {"channel_plan": label, "channel_passes": plan.text.partition(":")[2]}
         return replace(self, plan=plan, channels=channels, provenance={**self.provenance, **wiring})
 
@@ -144,7 +159,7 @@ class Encoder:
         """
         if self.config.stem == "channels":
             read, label = natural_reading(self.config, self.trained_on, channels)
-            wiring = {"channel_plan": label, "channel_passes": ",".join(read.names)}
+            wiring = {"channel_plan": label, "channel_tokens": ",".join(read.names)}
             return replace(self, plan=None, channels=read, provenance={**self.provenance, **wiring})
         if set(self.channels.names) <= set(channels.names):
             return self

@@ -16,6 +16,7 @@ from protloc_jax.devices import AXES, leaf_path, params_sharding
 from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
 from protloc_jax.model.vocabulary import with_vocabulary
 from protloc_jax.telemetry.clock import PEAK_TFLOPS
+from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
@@ -76,7 +77,11 @@ def plan(
     Activations are the estimate of `activation_bytes` (right within about a factor of two). Hours assume `mfu` of each
     chip's bf16 peak. Raises ValueError where devices, mesh and batch do not fit together.
     """
-    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
+    through = trained_plan(experiment, channels)
+    passes = len(through.passes) if through else 1
+    if through is None:  # else the model keeps the slots of the weights
+        model = dataclasses.replace(experiment.model, channels=len(channels))
+        experiment = dataclasses.replace(experiment, model=model)
     run, optim = experiment.run, experiment.optim
     experiment = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
     method = METHODS[experiment.method.name](experiment, channels)
@@ -114,7 +119,8 @@ def plan(
         parameters={name: count_parameters(tree) for name, tree in state.params.items()},
         held=held,
         sharding=_table(state.params, shardings.params),
-        activations_a_device=sum(activation_bytes(experiment.model, c, each) for c in crops if c.views) + logits,
+        activations_a_device=sum(activation_bytes(experiment.model, c, each * passes) for c in crops if c.views)
+        + logits,
         gradients_a_device=held[0].bytes,
         batch_bytes=optim.batch * math.prod(image_shape) * len(channels) * image_bytes,
         flops_per_image=flops,

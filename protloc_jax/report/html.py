@@ -30,7 +30,8 @@ table { border-collapse: collapse; margin: .8rem 0 .2rem; font-size: .93rem; fon
 caption { caption-side: bottom; text-align: left; color: var(--soft); font-size: .85rem; padding-top: .35rem; }
 th, td { padding: .32rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { background: var(--wash); font-weight: 600; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 tr.strong td { font-weight: 650; color: var(--accent); }
 figure { margin: 1rem 0; }
 figure img { max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 4px; background: #fff; }
@@ -75,11 +76,15 @@ class Report:
         columns: Sequence[str] | None = None,
         strong: Sequence[int] = (),
         decimals: int = 3,
+        fold: str = "",
+        real: bool = False,
     ) -> None:
         """A table of `rows` (one mapping a row; columns of the first row unless given).
 
-        `strong` are the row numbers to set off. Floats are shown with `decimals` places and a missing value or NaN as
-        a dash. Raises ValueError for an empty table, or a column that no row has.
+        `strong` are the row numbers to set off; with `fold` the table is folded behind that summary. Floats are shown
+        with `decimals` places and a missing value or NaN as a dash. `real` is for a table without simulated numbers
+        (published ones) on a page that has them: it is not called synthetic. Raises ValueError for an empty table, or a
+        column that no row has.
         """
         if not rows:
             raise ValueError(f"the table '{caption}' has no rows.")
@@ -100,10 +105,11 @@ class Report:
             + "</tr>"
             for i, row in enumerate(rows)
         )
-        self._body.append(
-            f'<div class="scroll"><table><caption>{self._tag()}{_text(caption)}</caption>'
+        table = (
+            f'<div class="scroll"><table><caption>{"" if real else self._tag()}{_text(caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
+        self._body.append(f"<details><summary>{_text(fold)}</summary>{table}</details>" if fold else table)
 
     def figure(self, png: bytes, *, caption: str, alt: str = "") -> None:
         """A PNG picture inside the page, with a caption. Raises ValueError for bytes that are no PNG."""

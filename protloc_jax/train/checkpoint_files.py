@@ -121,6 +121,18 @@ def load_weights(
     raise CheckpointDamaged(f"no checkpoint of {path} is good: {listed(faults)}")
 
 
+def load_meta(path: str | Path) -> dict[str, Any]:
+    """The record of the newest checkpoint (or of the one that `path` is), weights unread; paths as `load_weights`."""
+    path = Path(path)
+    if (path / META_ITEM).is_dir():
+        return read_meta(path)
+    directory = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    steps = steps_in(directory)
+    if not steps:
+        raise FileNotFoundError(f"{path} holds no checkpoint (looked for {directory}/<step>/{META_ITEM}).")
+    return read_meta(directory / str(steps[-1]))
+
+
 def listed(problems: list[str], most: int = 10) -> str:
     """Problems on one line, at most ten of them."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""

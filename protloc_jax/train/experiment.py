@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeVar
 
-from protloc_jax.config import check_literals, opt
+from protloc_jax.channel_plans import KINDS
+from protloc_jax.config import check_literals, nearest, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
 from protloc_jax.train.limits import below, outside, refuse
@@ -106,10 +107,19 @@ class InitConfig:
         "first epochs in which only the head is trained; give a new head on a pretrained backbone one, or its first "
         "gradients can destroy the features",
     )
+    plan: str = opt(
+        "",
+        "how the records' channels reach the slots of the weights (natural, per-channel, replicate, ...; the plans of "
+        "protloc embed), in as many passes as the plan has; empty = each channel has a slot of its own; only for "
+        "method.name=supervised",
+    )
 
     def __post_init__(self) -> None:
         check_literals(self)
         problems = below(self, 0, ("freeze_backbone_epochs",))
+        kind = self.plan.partition(":")[0].strip()
+        if self.plan and kind not in KINDS:
+            problems.append(f"plan={self.plan}: not one of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
         if not self.weights:
             changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
             problems += [f"{f.name}={getattr(self, f.name)}: means nothing without weights." for f in changed]
@@ -159,6 +169,13 @@ class Experiment:
     method: MethodConfig = dataclasses.field(default_factory=DinoConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.init.plan and not isinstance(self.method, SupervisedConfig):
+            raise ValueError(
+                f"init.plan={self.init.plan}: only method.name=supervised trains through a channel plan, and this is "
+                f"{self.method.name}. Fit the weights instead: protloc convert DIR --to-channels."
+            )
 
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import moved_rows
+from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, listed, load_weights
 from protloc_jax.train.digest import differences, named_leaves
 from protloc_jax.train.experiment import Experiment, InitConfig
@@ -46,7 +47,8 @@ class Initial(NamedTuple):
 
     channels  those that the weights read, in order; None = not compared
     record    goes into the meta record of every checkpoint, JSON-able: weights, checkpoint, step, sha256, which, head,
-              without "checkpoint" (trees from elsewhere) nothing is compared on resume
+              and with a channel plan that and the slots that it fills; without "checkpoint" (trees from elsewhere)
+              nothing is compared on resume
     """
 
     params: dict[str, Any]
@@ -103,7 +105,10 @@ def initial_of(init: InitConfig, source: Source, model: VitConfig | None = None)
         "which": init.which,
         "head": init.head,
     }
-    return Initial(params, teacher, buffers, None if by_row else ChannelSet(source.meta["channels"]), record)
+    slots = slots_of(source.meta)
+    if init.plan:
+        record |= {"plan": init.plan, "slots": [list(slot) for slot in slots]}
+    return Initial(params, teacher, buffers, None if init.plan or by_row else slots, record)
 
 
 def with_rows_of(model: VitConfig | None, backbone: Any, meta: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -165,13 +170,15 @@ def refuse_misfits(initial: Initial, shapes: TrainState, channels: ChannelSet) -
 
 
 def channels_differ(name: str, have: ChannelSet, want: ChannelSet) -> str:
-    """Why weights for some channels cannot begin a run on others, and the two ways out."""
+    """Why weights for some channels cannot begin a run on others, and the ways out."""
     names = ",".join(want.names)
     order = f"data.channels={','.join(have.names)} reads the data in the weights' order; or fit the weights: "
     return (
         f"init.weights={name} reads the channels {', '.join(have.names)}; the data have {', '.join(want.names)}. "
         f"{order if sorted(have.names) == sorted(want.names) else ''}"
-        f"protloc convert {name} --to-channels {names} --stem repeat|mean|zero|names --out DIR, then init.weights=DIR."
+        f"protloc convert {name} --to-channels {names} --stem repeat|mean|zero|names --out DIR, then init.weights=DIR. "
+        "Supervised training can also keep the weights' slots and fill them by a channel plan: init.plan=natural, "
+        "per-channel, replicate, ..."
     )
 
 

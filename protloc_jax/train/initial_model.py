@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from protloc_jax.channel_plans import shown, unused
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import entries, extended, rows_of, with_vocabulary
+from protloc_jax.train.channel_passes import resolved, slots_of, trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, CheckpointDamaged, read_meta, steps_in
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import (
@@ -55,29 +57,32 @@ def beginning(
     channels  those of the data; given: dotted keys set by hand (on the command line), which no weights may overrule
     A model with tokens of every channel gets its vocabulary here where it has none: the channels of the data, or the
     weights' own with what it lacks of the data's added.
-    A run directory with a checkpoint goes on: the weights are not read and may be gone.
+    A run directory with a checkpoint goes on: the weights are not read and may be gone. A channel plan is written out
+    for the slots of the weights, which the model keeps.
     Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, or both lists of
     channels; FileNotFoundError or ValueError for weights that cannot be read.
     """
     init = experiment.init
-    fresh = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
+    worded = with_vocabulary(experiment.model, channels)
     if not init.weights:
-        return Beginning(fresh, None, ())
+        return Beginning(dataclasses.replace(experiment, model=worded), None, ())
     saved = _newest_meta(Path(experiment.run.out))
     if saved is not None:
+        experiment = resolved(experiment, slots_of(saved), channels)
         if not saved.get("init"):  # begun from scratch; resuming names the difference
-            return Beginning(fresh, None, ())
+            return Beginning(dataclasses.replace(experiment, model=worded), None, ())
         model = with_architecture(experiment.model, _model_of(saved), given=given, name=init.weights)
         return Beginning(dataclasses.replace(experiment, model=model), None, (f"goes on; begun with {init.weights}",))
     source = read_source(init, warn=warn)
-    have, theirs = ChannelSet(source.meta["channels"]), _model_of(source.meta)
+    have, theirs = slots_of(source.meta), _model_of(source.meta)
     if theirs.stem == "channels":
         theirs = _with_words(theirs, experiment, channels)
-    elif have.names != channels.names:
+    elif not init.plan and have.names != channels.names:
         raise WeightsDoNotFit(channels_differ(init.weights, have, channels))
+    experiment = resolved(experiment, have, channels)
     model = with_architecture(experiment.model, theirs, given=given, name=init.weights)
     experiment = dataclasses.replace(experiment, model=model)
-    return Beginning(experiment, initial_of(init, source, model), told(experiment, channels, source))
+    return Beginning(experiment, initial_of(experiment.init, source, model), told(experiment, channels, source))
 
 
 def with_architecture(
@@ -124,6 +129,13 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
             f"channels are read by the rows {', '.join(rows)} of the vocabulary "
             f"({', '.join(model.channel_names)})" + (f"; new rows: {', '.join(new)}" if new else "")
         )
+    plan = trained_plan(experiment, channels)
+    if plan is not None:
+        left = unused(plan, channels)
+        lines.append(
+            f"channel plan {shown(plan)} into {','.join(slots_of(meta).names)}: {len(plan.passes)} pass(es) a view"
+            + (f"; not used: {', '.join(left)}" if left else "")
+        )
     if init.freeze_backbone_epochs:
         lines.append(f"backbone frozen for {init.freeze_backbone_epochs:g} epoch(s)")
     elif init.head == "new":
@@ -144,7 +156,7 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
 def _with_words(weights: VitConfig, experiment: Experiment, channels: ChannelSet) -> VitConfig:
     """The model of weights with tokens of every channel, for these data: its vocabulary and number of channels."""
     asked = experiment.model.channel_names
-    plan = getattr(experiment.init, "plan", "")
+    plan = experiment.init.plan
     if plan:
         raise WeightsDoNotFit(
             f"init.plan={plan}: init.weights={experiment.init.weights} reads channels by name or role "

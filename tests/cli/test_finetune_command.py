@@ -81,6 +81,25 @@ def test_a_fine_tuned_run_is_embedded_by_its_params(made, capsys):
     assert np.isfinite(table.x).all()
 
 
+def test_a_run_through_a_channel_plan_is_embedded_with_it(made, capsys):
+    """Two slots, two channels, each channel alone in both slots: two passes, and the width of two."""
+    train = ["pretrain", "--config", str(ROOT / "configs" / "finetune_opencell.py"), *SMALL, "optim.steps=2"]
+    train += [f"data.records={made / 'records'}", f"data.split_file={made / 'fractions.parquet'}"]
+    train += ["data.split_name=fraction=0.5", f"init.weights={made / 'run'}", "init.which=params"]
+    assert main([*train, "init.plan=replicate", f"run.out={made / 'planned'}"]) == 0
+    told = capsys.readouterr().out
+    assert "channel plan (nucleus,nucleus) (protein,protein) into nucleus,protein: 2 pass(es) a view" in told
+    assert "val_macro_f1" in told
+    out = made / "planned.h5ad"
+    words = ["embed", "--weights", str(made / "planned"), "--records", str(made / "records"), "--out", str(out)]
+    assert main([*words, "--split", "test", "--batch", "8"]) == 0
+    assert ": 32 = 2 x 16 numbers" in capsys.readouterr().out
+    table = read(out)
+    assert table.x.shape[1] == 32 and np.isfinite(table.x).all()
+    assert table.uns["channel_passes"] == "nucleus,nucleus;protein,protein"
+    assert not np.allclose(table.x[:, :16], table.x[:, 16:], atol=1e-3)
+
+
 def manifest_of(made, **columns):
     with open_split(DataConfig(records=str(made / "records")))[0] as records:
         table = records.manifest.table.copy()

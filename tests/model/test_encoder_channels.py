@@ -51,7 +51,7 @@ def test_images_of_two_and_six_channels_are_read_by_their_rows():
         "weights": "here",
         "channel_plan": "natural, tokens of every channel: nucleus=nucleus, er=er, actin=phalloidin, other=rna, "
         "other=mitochondria, other=golgi; rows that this run did not train: actin, other",
-        "channel_passes": "nucleus,er,phalloidin,rna,mitochondria,golgi",
+        "channel_tokens": "nucleus,er,phalloidin,rna,mitochondria,golgi",
     }
 
 

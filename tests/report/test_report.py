@@ -62,6 +62,21 @@ def test_bad_content_is_refused():
         page.figure(b"GIF89a", caption="c")
 
 
+def test_a_folded_table_is_whole_behind_its_summary():
+    page = Report("x", synthetic="s")
+    page.table([{"a": 1}], caption="c", fold="more & more")
+    text = page.render()
+    assert "<details><summary>more &amp; more</summary>" in text
+    inside = text.split("<summary>more")[1].split("</details>")[0]
+    assert '<td class="number">1</td>' in inside and "Synthetic. " in inside
+
+
+def test_a_table_of_real_numbers_is_not_called_synthetic():
+    page = Report("x", synthetic="s")
+    page.table([{"a": 1}], caption="published", real=True)
+    assert "<caption>published</caption>" in page.render()
+
+
 def test_write_makes_folders_and_is_reproducible(tmp_path):
     first = small_page().write(tmp_path / "a" / "b.html").read_bytes()
     assert small_page().write(tmp_path / "c.html").read_bytes() == first

@@ -17,6 +17,7 @@ from protloc_jax.model.flops import vit_flops
 from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import channel_rows
 from protloc_jax.objective.classification import classification_loss
+from protloc_jax.train.channel_passes import arranged, keys_of_passes, trained_plan
 from protloc_jax.train.curves import Curve, Horizon, constant
 from protloc_jax.train.experiment import Experiment, of_kind
 from protloc_jax.train.method import DROP_PATH, METHOD, Group, LossOutput, Scalars, Tree
@@ -29,6 +30,8 @@ class Supervised:
     """Backbone and classifier trained by the labels of each image; no teacher unless an average of weights is kept.
 
     The loss of a batch is the mean over its examples and their crops; an example without a label weighs 0 in it.
+    With a channel plan (`init.plan`) every crop makes as many passes as the plan has, through the same backbone, and
+    the head sees their vectors side by side.
     """
 
     splits_over_micro_batches = True
@@ -37,7 +40,10 @@ class Supervised:
         c = self.config = of_kind(experiment, SupervisedConfig)
         if not c.classes:
             raise ValueError("method.classes is empty; the head needs to know its classes.")
-        self.vit_config = dataclasses.replace(experiment.model, channels=len(channels))
+        self.channels, self.plan = channels, trained_plan(experiment, channels)
+        self.passes = len(self.plan.passes) if self.plan else 1
+        slots = self.plan.slots if self.plan else len(channels)
+        self.vit_config = dataclasses.replace(experiment.model, channels=slots)
         self.batch, depth = experiment.optim.batch, self.vit_config.shape.depth
         if c.last_n > depth:
             raise ValueError(f"method.last_n={c.last_n}: the backbone has {depth} blocks.")
@@ -49,7 +55,7 @@ class Supervised:
                 "'none'."
             )
         self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
-        self.width = self.vit_config.shape.dim * (2 if c.pooling == "cls+mean" else 1)
+        self.width = self.passes * self.vit_config.shape.dim * (2 if c.pooling == "cls+mean" else 1)
         self.head = ClassifierHead(
             classes=len(c.classes),
             hidden=c.hidden if c.head == "mlp" else (),
@@ -74,12 +80,13 @@ class Supervised:
         return config
 
     def flops(self, views: ViewsConfig) -> int:
-        """A forward pass over each crop, and twice that backwards through the blocks that are trained."""
+        """A forward pass over each crop (one a pass of the plan), and twice that back through what is trained."""
         c, depth = self.config, self.vit_config.shape.depth
         back = {"all": 2.0, "last_n": 2 * c.last_n / depth, "head": 0.0}[c.train]
         widths = [self.width, *self.head.hidden, self.head.classes]
         head = 2 * sum(a * b for a, b in itertools.pairwise(widths))
-        return views.n_global * (round((1 + back) * vit_flops(self.vit_config, views.global_size)) + 3 * head)
+        backbone = self.passes * vit_flops(self.vit_config, views.global_size)
+        return views.n_global * (round((1 + back) * backbone) + 3 * head)
 
     def head_numbers(self, views: ViewsConfig) -> int:
         """Hidden layers and logits, and their gradients."""
@@ -140,11 +147,23 @@ class Supervised:
         self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None, unit_keys: jax.Array | None = None
     ) -> jax.Array:
         """Logits [..., L] of images [..., S, S, C]; without keys nothing is dropped, as in evaluation."""
+        features = self.features(params, images, path_keys)
+        logits: Any = self.head.apply({"params": params["head"]}, features, unit_keys)
+        return logits
+
+    def features(self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None) -> jax.Array:
+        """What the head sees of images [..., S, S, C]: [..., passes * (1 or 2) * D], as `Encoder.features` has it.
+
+        With several passes each draws the blocks that it skips for itself.
+        """
+        if self.plan is not None:
+            images = arranged(images, self.plan, self.channels)
+            path_keys = None if path_keys is None else keys_of_passes(path_keys, self.passes)
         output: Any = self.vit.apply({"params": params["backbone"]}, images, path_keys)
         mean = output.patches.mean(-2)
         of = {"cls": [output.cls], "mean": [mean], "cls+mean": [output.cls, mean]}[self.config.pooling]
-        logits: Any = self.head.apply({"params": params["head"]}, jnp.concatenate(of, axis=-1), unit_keys)
-        return logits
+        features = jnp.concatenate(of, axis=-1)
+        return features if self.plan is None else features.reshape(*features.shape[:-2], self.width)
 
     def update_buffers(self, buffers: Tree, output: LossOutput, scalars: Scalars) -> Tree:
         """None to update."""

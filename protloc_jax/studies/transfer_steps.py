@@ -1,0 +1,260 @@
+"""The steps of the transfer study, from raw files to features: commands of this package, done once each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from protloc_jax.channel_plans import plans_for
+from protloc_jax.channels import ChannelPlan, ChannelSet
+from protloc_jax.config import load_file, to_dict
+from protloc_jax.data import info as record_info
+from protloc_jax.eval.load import is_foreign
+from protloc_jax.studies.steps import Made, Word, Workshop, given, stated
+from protloc_jax.studies.transfer_config import Backbone, ImageSet, TransferStudy, of_level
+from protloc_jax.train.checkpoint_files import load_meta
+from protloc_jax.train.experiment import Experiment
+
+
+class Cell(NamedTuple):
+    """One cell of the study: features of one backbone, by one plan, frozen or fine-tuned on a fraction.
+
+    fraction: None for frozen features, which serve all fractions.
+    """
+
+    level: str
+    backbone: str
+    plan: str
+    fraction: float | None
+
+
+class Features(NamedTuple):
+    """The feature tables of a cell, one a seed, their seeds, and (fine-tuned) the runs they come from."""
+
+    tables: list[Made]
+    seeds: tuple[int, ...]
+    runs: list[Made]
+    wiring: ChannelPlan
+
+
+class Inputs(NamedTuple):
+    """Records by image set, split files by level, weights by backbone and seed."""
+
+    records: dict[str, Made]
+    splits: dict[str, Made]
+    weights: dict[tuple[str, int], Made]
+
+
+def prepare(study: TransferStudy, shop: Workshop) -> dict[str, Made]:
+    """Records of every set of images."""
+    made: dict[str, Made] = {}
+    waiting = dict(study.images)
+    with shop.phase("images", len(waiting)):
+        while waiting:
+            ready = {n: s for n, s in waiting.items() if not s.of or s.of in made}
+            if not ready:
+                raise ValueError(f"images: {', '.join(waiting)} are cut from one another.")
+            for name, images in ready.items():
+                made[name] = _records(name, images, made, shop)
+                del waiting[name]
+    return made
+
+
+def split(study: TransferStudy, records: dict[str, Made], shop: Workshop) -> dict[str, Made]:
+    """The split file of every level: nested fractions, groups whole; or those of another level carried over."""
+    made: dict[str, Made] = {}
+    first = [name for name, level in study.levels.items() if not level.like]
+    with shop.phase("splits", len(study.levels)):
+        for name in (*first, *(n for n in study.levels if n not in first)):
+            level = study.levels[name]
+            words: list[Word] = ["data", "split", records[level.images], "--by", level.unit, "--label", level.label]
+            if level.like:
+                if level.like not in made:
+                    raise ValueError(f"levels.{name}.like={level.like}: itself like another level.")
+                words += ["--like", made[level.like]]
+            else:
+                shares = ",".join(f"{f:g}" for f in sorted({*study.fractions, 1.0}))
+                words += ["--kind", "fractions", "--fractions", shares, "--seeds", str(study.split_seed), *level.split]
+            made[name] = shop.command(f"split-{name}", [*words, "--out", "{out}"], file="split.parquet")
+    return made
+
+
+def weights(
+    study: TransferStudy, records: dict[str, Made], splits: dict[str, Made], shop: Workshop
+) -> dict[tuple[str, int], Made]:
+    """Weights of every backbone and seed: given, converted, or pretrained here."""
+    made: dict[tuple[str, int], Made] = {}
+    trained = {name: b for name, b in study.backbones.items() if b.config}
+    others = {name: b for name, b in study.backbones.items() if b.weights}
+    with shop.phase("backbones", len(others) + len(trained) * len(study.seeds)):
+        for name, backbone in others.items():
+            source = _weights_given(backbone.weights)
+            if is_foreign(backbone.weights):
+                words: list[Word] = ["convert", source, *backbone.convert, "--out", "{out}"]
+                source = shop.command(f"convert-{name}", words, file="weights")
+            made[name, study.seeds[0]] = source
+        for seed in study.seeds:
+            for name, backbone in trained.items():
+                made[name, seed] = _pretrained(study, name, backbone, seed, records, splits, shop)
+    return made
+
+
+def seeds_of(study: TransferStudy, name: str) -> tuple[int, ...]:
+    """The pretraining seeds of a backbone: weights from elsewhere have one."""
+    return study.seeds[:1] if study.backbones[name].weights else study.seeds
+
+
+def frozen(study: TransferStudy, inputs: Inputs, shop: Workshop) -> dict[Cell, Features]:
+    """Features of every backbone at every level by every plan."""
+    jobs: list[tuple[Cell, ChannelPlan]] = []
+    for level_name, level in study.levels.items():
+        channels = record_info.load(inputs.records[level.images].path).channel_set
+        for name, backbone in study.backbones.items():
+            if level_name in backbone.levels:
+                wirings = _plans(study, backbone, model_channels(study, inputs, name), channels)
+                jobs += [(Cell(level_name, name, text, None), wiring) for text, wiring in wirings.items()]
+    found: dict[Cell, Features] = {}
+    with shop.phase("features", sum(len(seeds_of(study, cell.backbone)) for cell, _ in jobs)):
+        for cell, wiring in jobs:
+            seeds = seeds_of(study, cell.backbone)
+            tables = [_embedded(study, inputs, cell, seed, shop) for seed in seeds]
+            found[cell] = Features(tables, seeds, [], wiring)
+    return found
+
+
+def finetuned(study: TransferStudy, inputs: Inputs, shop: Workshop) -> dict[Cell, Features]:
+    """Features of backbones fine-tuned on every fraction, at the levels that ask for it."""
+    cells = [
+        Cell(level_name, name, plan, fraction)
+        for level_name, level in study.levels.items()
+        for name, backbone in study.backbones.items()
+        for plan in backbone.finetune_plans
+        for fraction in study.fractions
+        if level.finetune and level_name in backbone.levels and not backbone.untrained_of
+    ]
+    found: dict[Cell, Features] = {}
+    with shop.phase("fine-tuning", 2 * len(cells) * len(study.seeds)):
+        for cell in cells:
+            runs = [_tuned(study, inputs, cell, seed, shop) for seed in study.seeds]
+            tables = [
+                _embedded(study, inputs, cell, seed, shop, run) for seed, run in zip(study.seeds, runs, strict=True)
+            ]
+            level = study.levels[cell.level]
+            channels = record_info.load(inputs.records[level.images].path).channel_set
+            wirings = _plans(study, None, model_channels(study, inputs, cell.backbone), channels, (cell.plan,))
+            found[cell] = Features(tables, study.seeds, runs, wirings[cell.plan])
+    return found
+
+
+def model_channels(study: TransferStudy, inputs: Inputs, name: str) -> ChannelSet:
+    """The channels of a backbone's slots."""
+    of = study.backbones[name].untrained_of or name
+    return ChannelSet(load_meta(inputs.weights[of, study.seeds[0]].path)["channels"])
+
+
+def split_name(fraction: float) -> str:
+    """The name of a fraction's split in a split file."""
+    return f"fraction={fraction:g}"
+
+
+def _records(name: str, images: ImageSet, made: dict[str, Made], shop: Workshop) -> Made:
+    if images.records:
+        return given(images.records)
+    if images.make:
+        source = {"{raw}": given(images.raw)} if images.raw else {}
+        own: list[Word] = ["data", *(source.get(word, word) for word in images.make), "--quiet", "--out", "{out}"]
+        return shop.command(f"records-{name}", own, file="records", uses=_files_named(images.make))
+    raw = made[images.of] if images.of else given(images.raw)
+    words: list[Word] = ["data", "prepare", images.dataset, "--raw", raw, *images.options, "--quiet", "--out", "{out}"]
+    return shop.command(f"records-{name}", words, file="records", uses=_files_named(images.options))
+
+
+def _files_named(words: Sequence[str]) -> list[Made]:
+    """Files among the words of a command: what they hold decides the result too."""
+    return [given(word) for word in words if not word.startswith("-") and Path(word).is_file()]
+
+
+def _weights_given(path: str) -> Made:
+    return Made(Path(path), stated(path).digest) if path.startswith("hf://") else given(path)
+
+
+def _pretrained(
+    study: TransferStudy,
+    name: str,
+    backbone: Backbone,
+    seed: int,
+    records: dict[str, Made],
+    splits: dict[str, Made],
+    shop: Workshop,
+) -> Made:
+    level = of_level(study, backbone.images)
+    words: list[Word] = ["pretrain", "--config", backbone.config, ("data.records=", records[backbone.images])]
+    if backbone.part == "all":
+        words.append("data.split=all")
+    elif level:
+        words += [("data.split_file=", splits[level]), f"data.split_name={split_name(1.0)}"]
+    words += [*backbone.options, f"run.seed={seed}", f"data.seed={seed}", "run.out={out}"]
+    return shop.command(f"pretrain-{name}-seed{seed}", words, file="run", uses=[_config(backbone.config)])
+
+
+def _config(path: str) -> Made:
+    """The content of a config file, so that a change of it redoes what it decides."""
+    return stated(to_dict(load_file(path, Experiment)))
+
+
+def _plans(
+    study: TransferStudy,
+    backbone: Backbone | None,
+    model: ChannelSet,
+    images: ChannelSet,
+    texts: Sequence[str] = (),
+) -> dict[str, ChannelPlan]:
+    from protloc_jax.channel_plans import plan_of
+
+    texts = texts or (backbone.plans if backbone else ())
+    every = plans_for(model, images, seeds=study.permutations) if "all" in texts else {}
+    return {**every, **{text: plan_of(text, model, images) for text in texts if text != "all"}}
+
+
+def _embedded(
+    study: TransferStudy, inputs: Inputs, cell: Cell, seed: int, shop: Workshop, run: Made | None = None
+) -> Made:
+    backbone, level = study.backbones[cell.backbone], study.levels[cell.level]
+    of = backbone.untrained_of or cell.backbone
+    source = run or inputs.weights[of, seed]
+    words: list[Word] = ["embed", "--weights", source, "--records", inputs.records[level.images]]
+    words += ["--pooling", study.pooling, "--batch", str(study.batch)]
+    if run is None:
+        words += ["--plan", cell.plan, "--size", study.size]
+    if backbone.untrained_of:
+        words.append("--untrained")
+    tuned = "" if cell.fraction is None else f"-tuned-{cell.fraction:g}"
+    name = f"features-{cell.level}-{cell.backbone}-{cell.plan}{tuned}-seed{seed}"
+    return shop.command(name, [*words, "--out", "{out}"], file="features.h5ad")
+
+
+def _tuned(study: TransferStudy, inputs: Inputs, cell: Cell, seed: int, shop: Workshop) -> Made:
+    level = study.levels[cell.level]
+    assert cell.fraction is not None
+    words: list[Word] = [
+        "pretrain", "--config", level.finetune, ("data.records=", inputs.records[level.images]),
+        ("data.split_file=", inputs.splits[cell.level]), f"data.split_name={split_name(cell.fraction)}",
+        ("init.weights=", _of_seed(inputs, cell.backbone, seed)), f"init.plan={cell.plan}",
+        *level.finetune_options, f"run.seed={seed}", f"data.seed={seed}", "run.out={out}",
+    ]  # fmt: skip
+    name = f"finetune-{cell.level}-{cell.backbone}-{cell.plan}-{cell.fraction:g}-seed{seed}"
+    return shop.command(name, words, file="run", uses=[_config(level.finetune)])
+
+
+def _of_seed(inputs: Inputs, name: str, seed: int) -> Made:
+    """The weights of a seed; weights from elsewhere serve all seeds."""
+    own = inputs.weights.get((name, seed))
+    return own or next(made for (backbone, _), made in inputs.weights.items() if backbone == name)
+
+
+def run_log(run: Made) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    file = run.path / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines() if line] if file.is_file() else []
