@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from protloc_jax.data import read as records_file
 from protloc_jax.data import records
 from protloc_jax.data.batch import Batch
 from protloc_jax.eval.features import read
+from protloc_jax.eval.head_encoder import encoder_for
 from protloc_jax.eval.load import load
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial_model import beginning
@@ -42,7 +44,7 @@ SETTINGS = (
     *("views.blur=0", "views.solarise=0", "views.interpolation=bilinear", "views.global_size=8", "views.local_size=4"),
     *("views.n_local=1", "views.normalise=self", "method.out_dim=8", "method.hidden=8", "method.bottleneck=8"),
     *("method.layers=2", "optim.batch=4", "optim.steps=2", "optim.warmup_epochs=0", "optim.freeze_last_layer_epochs=0"),
-    *("run.compilation_cache=none", "data.workers=0"),
+    *("run.compilation_cache=none", "data.workers=0", "model.scan=false"),
     "model.channel_names=nucleus,protein,microtubules,er,actin,other",
 )
 
@@ -99,6 +101,10 @@ def test_one_backbone_embeds_images_of_any_number_of_channels(made, count):
         images = np.stack([opened[i] for i in range(8)])
     np.testing.assert_allclose(table.x, encoder.encode(images).cls, atol=1e-5)
     assert table.uns["channel_plan"] == encoder.provenance["channel_plan"]
+    # Heads that learnt on this table read new images in the same way.
+    heads = SimpleNamespace(features=table.uns, check_provenance=lambda told, where: None)
+    again = encoder_for(heads, made / "run", parse(f"{SETS[count]},lipid"))
+    assert again.channels == encoder.channels and again.provenance["channel_plan"] == table.uns["channel_plan"]
     told = {
         2: "nucleus=dapi, protein=gfp",
         3: "protein=protein, microtubules=tubulin, other=brightfield; rows that this run did not train: other",
@@ -117,7 +123,12 @@ def test_plans_that_fill_slots_are_refused_and_others_are_listed(made, tmp_path,
     assert re.search(r"per-channel +32 +\(dapi,0,0,0,0,0\) \(0,gfp,0,0,0,0\)", listed), listed
     assert "replicate" not in listed and "copy" not in listed
     assert embedded(made, 2, "slots:protein=gfp", tmp_path / "one.parquet") == 0
-    assert read(tmp_path / "one.parquet").uns["channel_plan"].endswith("empty slots without tokens")
+    told = read(tmp_path / "one.parquet").uns
+    assert told["channel_plan"].endswith("empty slots without tokens")
+    heads = SimpleNamespace(features=told, check_provenance=lambda told, where: None)
+    again = encoder_for(heads, made / "run", parse(SETS[2]))
+    assert again.plan.passes == ((None, "gfp", None, None, None, None),)
+    assert again.provenance["channel_plan"] == told["channel_plan"]
 
 
 def test_a_vocabulary_without_the_records_channels_is_refused_before_anything(made, tmp_path, capsys):

@@ -102,6 +102,9 @@ def test_a_vocabulary_of_ones_own_takes_the_rows_of_its_names(source, tmp_path):
 def test_weights_of_another_stem_are_refused_by_name(source, tmp_path):
     with pytest.raises(WeightsRefused, match=r"model\.stem=channels.* init\.weights="):
         fit_to_channels(source, tmp_path / "fitted", OTHERS, "mean")
+    plan = ["method.name=supervised", "method.classes=a,b", f"init.weights={source}", "init.plan=natural"]
+    with pytest.raises(WeightsDoNotFit, match=r"init\.plan=natural: .*\(nucleus, gfp\) and has no slots to fill"):
+        beginning(with_overrides(Experiment(), plan), OTHERS)
     asked, joint = VitConfig(stem="channels", channel_names=("gfp",)), VitConfig()
     with pytest.raises(WeightsDoNotFit, match=r"model\.stem: channels asked for, joint in the weights"):
         with_architecture(asked, joint)
