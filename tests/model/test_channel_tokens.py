@@ -81,17 +81,20 @@ def test_a_hidden_channel_is_as_good_as_absent():
             jax.tree.map(np.testing.assert_array_equal, run(VIT, params, other, ids, present)[:4], out[:4])
 
 
-def test_no_gradient_reaches_a_hidden_channel():
+def test_no_gradient_reaches_a_hidden_channel_or_an_absent_row():
     present = np.array([[True, False, True], [False, True, True]])
     config = dataclasses.replace(CONFIG, remat="selective", class_token=False, final_norm="pooled", pre_norm=True)
     vit, params = Vit(config), weights(config)
 
-    def loss(images):
-        out = vit.apply({"params": params}, images, present=present)
+    def loss(images, params):
+        out = vit.apply({"params": params}, images, present=present, channel_ids=(4, 0, 1))
         return (out.cls**2).sum() + (out.patches**3).sum()
 
-    size = np.abs(jax.jit(jax.grad(loss))(pictures(3))).max((1, 2))
+    of_images, of_params = jax.jit(jax.grad(loss, argnums=(0, 1)))(pictures(3), params)
+    size = np.abs(of_images).max((1, 2))
     assert (size[~present] == 0).all() and (size[present] > 1e-6).all()
+    rows = np.abs(of_params["channels"]).max(-1)
+    assert (rows[[2, 3]] == 0).all() and (rows[[0, 1, 4]] > 1e-6).all(), "rows that are not there learn nothing"
 
 
 def test_arithmetic_and_memory_grow_with_the_channels():

@@ -18,7 +18,9 @@ from protloc_jax.train.sampled_channels import STUDENT, TEACHER, present_channel
 from protloc_jax.views.multicrop import Views
 
 CHANNELS = parse("nucleus,gfp,er")
-EXPERIMENT = tiny.experiment(Path("unused"), "model.stem=channels", "model.channel_names=er,nucleus,protein,other")
+EXPERIMENT = tiny.experiment(
+    Path("unused"), "model.stem=channels", "model.scan=false", "model.channel_names=er,nucleus,protein,other"
+)
 MANY = jax.random.split(jax.random.key(3), 2048)
 KEYS = MANY[:4]
 SCALARS = {"teacher_temp": jnp.float32(0.05), "student_temp": jnp.float32(0.1)}
@@ -49,21 +51,18 @@ def test_draws_are_addressed_by_example_network_and_view():
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """Gradient and loss of DINO with sampled channels, as a function of views and keys."""
+def loss():
+    """The loss of DINO with sampled channels, as a function of views and keys."""
     dino = METHODS["dino"](sampled("hierarchical"), CHANNELS)
     assert dino.vit.channel_rows == (1, 2, 0)
     params, teacher, buffers = jax.jit(dino.init)(jax.random.key(0))
 
     @jax.jit
-    def gradient(views, keys):
-        def loss(params):
-            batch = Batch(image=None, example=jnp.zeros((len(keys), 2), jnp.int32))
-            return dino.loss(params, teacher, buffers, views, batch=batch, keys=keys, scalars=SCALARS).loss
+    def loss(views, keys):
+        batch = Batch(image=None, example=jnp.zeros((len(keys), 2), jnp.int32))
+        return dino.loss(params, teacher, buffers, views, batch=batch, keys=keys, scalars=SCALARS).loss
 
-        return jax.value_and_grad(loss)(params)
-
-    return gradient
+    return loss
 
 
 def views_of(n: int) -> Views:
@@ -71,21 +70,16 @@ def views_of(n: int) -> Views:
     return Views(rng.normal(size=(n, 2, 8, 8, 3)).astype("f4"), rng.normal(size=(n, 1, 4, 4, 3)).astype("f4"))
 
 
-def test_micro_batches_add_up_to_the_batch(trained):
+def test_micro_batches_add_up_to_the_batch(loss):
     views = views_of(4)
-    loss, whole = trained(views, KEYS)
     # Each example of a micro-batch twice, which has the same mean and needs no other program.
     halves = [np.array([i, i + 2, i, i + 2]) for i in (0, 1)]
-    parts = [trained(jax.tree.map(lambda x, at=at: x[at], views), KEYS[at]) for at in halves]
-    assert float(loss) == pytest.approx(np.mean([float(part) for part, _ in parts]), rel=1e-5)
-    for got, one, other in zip(*map(jax.tree.leaves, (whole, parts[0][1], parts[1][1])), strict=True):
-        np.testing.assert_allclose(got, (np.asarray(one) + np.asarray(other)) / 2, rtol=0, atol=2e-5)
-    assert np.abs(whole["backbone"]["channels"][:3]).min() > 0, "every row of the run's channels learns"
-    np.testing.assert_array_equal(whole["backbone"]["channels"][3], 0)
-    assert float(trained(views, KEYS[::-1])[0]) != float(loss)
+    parts = [float(loss(jax.tree.map(lambda x, at=at: x[at], views), KEYS[at])) for at in halves]
+    assert float(loss(views, KEYS)) == pytest.approx(np.mean(parts), rel=1e-5) and parts[0] != parts[1]
+    assert float(loss(views, KEYS[::-1])) != float(loss(views, KEYS))
 
 
-def test_a_channel_that_nobody_draws_has_no_influence(trained):
+def test_a_channel_that_nobody_draws_has_no_influence(loss):
     """Of the student's and the teacher's views of an example; found by looking through keys."""
     seen = drawn(keys=MANY).any(1) | drawn(keys=MANY, network=TEACHER, views=2).any(1)
     chosen = [int(np.flatnonzero(~seen[:, c])[0]) for c in (0, 1, 2, 0)]
@@ -93,7 +87,7 @@ def test_a_channel_that_nobody_draws_has_no_influence(trained):
     assert hidden.any(-1).all()
     other = Views(*(np.where(hidden[:, None, None, None], 50.0, x).astype("f4") for x in views))
     jax.tree.map(
-        np.testing.assert_array_equal, trained(views, MANY[np.array(chosen)]), trained(other, MANY[np.array(chosen)])
+        np.testing.assert_array_equal, loss(views, MANY[np.array(chosen)]), loss(other, MANY[np.array(chosen)])
     )
 
 
