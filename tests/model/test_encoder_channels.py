@@ -40,7 +40,6 @@ def agree(got, want):
 
 
 def test_images_of_two_and_six_channels_are_read_by_their_rows():
-    agree(ENCODER.encode(IMAGES[..., :3]), read(IMAGES[..., :3], (1, 0, 2)))
     two = ENCODER.for_channels(parse("nucleus,protein"))
     agree(two.encode(IMAGES[..., :2]), read(IMAGES[..., :2], (0, 1)))
     assert two.dim == CONFIG.shape.dim
