@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from protloc_jax.channels import ChannelSet
+    from protloc_jax.channels import ChannelPlan, ChannelSet
     from protloc_jax.model.encoder import Encoder
 
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     append_cpu_flags()
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from protloc_jax.channel_plans import plan_lines, plans_for, shown, unused
+    from protloc_jax.channel_plans import plan_lines, shown, unused
     from protloc_jax.data import read
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.embed import embed, skipped_file
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         channels = records.info.channel_set
         if args.plan == "list":
             print(f"weights   {encoder.provenance['weights']} ({encoder.channels})\nimages    {channels}")
-            print("\n".join(plan_lines(plans_for(encoder.channels, channels), encoder.dim)))
+            print("\n".join(plan_lines(_plans(encoder, channels), encoder.dim)))
             return 0
         encoder = _planned(encoder, channels, args.plan)
         rows = records.manifest.rows(args.split)
@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"passes    {shown(encoder.plan)}: {encoder.dim} = {passes} x {encoder.config.shape.dim} numbers")
             if left:
                 print(f"not used  {', '.join(left)}")
+        elif encoder.config.stem == "channels":
+            print(f"tokens    of {len(encoder.channels)} channels: {encoder.channels}")
         columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
             task = bar.add_task("", total=len(rows))
@@ -118,10 +120,30 @@ def run(args: argparse.Namespace) -> int:
 def _planned(encoder: Encoder, channels: ChannelSet, text: str) -> Encoder:
     """The encoder reading images of `channels` by the plan of that text."""
     from protloc_jax.channel_plans import plan_of
+    from protloc_jax.model.channel_reading import FILLING
 
-    if text == "natural" and set(encoder.channels.names) <= set(channels.names):
+    if encoder.config.stem == "channels":
+        if text == "natural":
+            return encoder.for_channels(channels)
+        if text.partition(":")[0].strip() in FILLING:
+            raise ValueError(
+                f"channel plan '{text}' fills slots, and these weights have tokens of every channel and no slots to "
+                "fill: use natural (all channels at once) or per-channel."
+            )
+    elif text == "natural" and set(encoder.channels.names) <= set(channels.names):
         return encoder
-    return encoder.with_plan(plan_of(text, encoder.channels, channels), channels)
+    return encoder.with_plan(plan_of(text, encoder.slots, channels), channels)
+
+
+def _plans(encoder: Encoder, channels: ChannelSet) -> dict[str, ChannelPlan]:
+    """The plans that apply to these weights, by text."""
+    from protloc_jax.channel_plans import plans_for
+    from protloc_jax.model.channel_reading import FILLING
+
+    found = plans_for(encoder.slots, channels)
+    if encoder.config.stem == "joint":
+        return found
+    return {text: plan for text, plan in found.items() if text.partition(":")[0] not in FILLING}
 
 
 def _size(text: str) -> int | Literal["native"]:

@@ -17,6 +17,7 @@ from protloc_jax.devices import batch_sharding, replicated
 from protloc_jax.eval.knn import knn_scores
 from protloc_jax.eval.scores import accuracy, decide, macro_f1
 from protloc_jax.model.vit import Vit
+from protloc_jax.model.vocabulary import channel_rows
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.state import TrainState
 from protloc_jax.views.config import normalisation_of
@@ -66,7 +67,7 @@ class PeriodicKnn:
         self.k = min(k, len(self.bank) - 1)
         side = experiment.views.global_size
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
-        vit = Vit(experiment.model)
+        vit = Vit(experiment.model, channel_rows(experiment.model, channels))
 
         def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
             output: Any = vit.apply({"params": params}, prepare(images, how))

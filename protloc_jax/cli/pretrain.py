@@ -212,7 +212,7 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
     schedules = Schedules(experiment, loader.n // optim.batch)
     sizes = ", ".join(f"{name} {count_parameters(tree):,}" for name, tree in shapes.params.items())
     crops = [(views.n_global, views.global_size), (views.n_local, views.local_size)]
-    tokens = " + ".join(f"{n} x {model.prefix + _area(model.grid(size, size))}" for n, size in crops if n)
+    tokens = " + ".join(f"{n} x {model.tokens(size, size)}" for n, size in crops if n)
     flops = method.flops(views)
     scaled = f"{optim.lr:g} x {optim.batch} / {optim.lr_batch} = " if optim.lr_batch else ""
     channels = ", ".join(f"{c.name} ({c.role})" for c in loader.channels)
@@ -227,7 +227,3 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
     )
     say(f"devices        {mesh.size} x {kind}, data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}")
     return float(flops)
-
-
-def _area(grid: tuple[int, int]) -> int:
-    return grid[0] * grid[1]

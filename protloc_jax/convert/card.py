@@ -124,9 +124,12 @@ def _preprocessing(frozen: Frozen, formats: Sequence[str]) -> str:
 def _architecture(frozen: Frozen, facts: Mapping[str, Any]) -> str:
     config = frozen.encoder.config
     dim, depth, heads, hidden = config.shape
+    read = f"{config.channels} input slots"
+    if config.stem == "channels":
+        read = f"each of one channel of the vocabulary {', '.join(config.channel_names)}"
     text = (
         f"Vision transformer: {depth} blocks, width {dim}, {heads} heads, MLP width {hidden} ({config.mlp}), patches "
-        f"of {config.patch} pixels, {config.channels} input slots, position table of {config.table_grid} x "
+        f"of {config.patch} pixels, {read}, position table of {config.table_grid} x "
         f"{config.table_grid} (resized as '{config.position}'), layer norm epsilon {config.norm_eps:g}"
     )
     text += f", {config.registers} registers" if config.registers else ""

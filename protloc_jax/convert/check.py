@@ -25,7 +25,7 @@ SHOWN = 40  # offenders listed by name; of a file in another layout there are hu
 @lru_cache(maxsize=8)
 def leaf_shapes(config: VitConfig, head: DinoConfig | None = None) -> Mapping[str, Shape]:
     """Shapes of the parameter leaves by path, "backbone/..." and "head/...", as the model itself makes them."""
-    image = jax.ShapeDtypeStruct((1, config.patch, config.patch, config.channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, config.patch, config.patch, config.kernel_channels), jnp.float32)
     trees: dict[str, Any] = {"backbone": jax.eval_shape(Vit(config).init, jax.random.key(0), image)["params"]}
     if head is not None:
         feature = jax.ShapeDtypeStruct((1, config.shape.dim), jnp.float32)

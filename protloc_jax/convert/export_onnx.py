@@ -49,6 +49,7 @@ def write_onnx(frozen: Frozen, path: Path, *, facts: Mapping[str, Any], inside: 
 
 def onnx_model(frozen: Frozen, *, facts: Mapping[str, Any]) -> Any:
     """The `onnx.ModelProto` of a frozen encoder."""
+    frozen.needs_slots("onnx")
     clash = [name for name in frozen.channels.names if name in OUTPUTS or name.startswith("/")]
     if clash:
         raise ExportRefused(

@@ -73,6 +73,7 @@ def write_timm(frozen: Frozen, directory: Path, *, facts: Mapping[str, Any]) -> 
 
 def timm_tensors(frozen: Frozen) -> dict[str, np.ndarray]:
     """The state dict of timm's VisionTransformer, float32, under timm's own names wherever the weights came from."""
+    frozen.needs_slots("timm")
     config = frozen.encoder.config
     problems = []
     if config.stem_bias and config.pre_norm:

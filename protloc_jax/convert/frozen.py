@@ -55,6 +55,10 @@ class Frozen:
         patch = self.encoder.config.patch
         if min(height, width) < patch:
             raise ExportRefused(f"images of {height} x {width} pixels are smaller than one patch of {patch}.")
+        if self.encoder.config.stem == "channels" and self.encoder.plan is not None:
+            raise ExportRefused(
+                "weights with tokens of every channel (model.stem=channels) are exported without a channel plan."
+            )
 
     @property
     def channels(self) -> ChannelSet:
@@ -73,6 +77,13 @@ class Frozen:
     def preparation(self) -> Preparation:
         """Resize and crop of `self.size`, with the same weights that `views.prepare` uses."""
         return _preparation(self.encoder, self.size)
+
+    def needs_slots(self, what: str) -> None:
+        """Raise ExportRefused for a model without slots (stem "channels"), which `what` has no form for."""
+        if self.encoder.config.stem == "channels":
+            raise ExportRefused(
+                f"{what} has no form for weights with tokens of every channel (model.stem=channels); export stablehlo."
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

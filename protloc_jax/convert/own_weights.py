@@ -37,6 +37,11 @@ def fit_to_channels(
         raise WeightsRefused(f"{directory} holds a checkpoint already; choose another directory.")
     which = "teacher" if load_names(path).get("teacher") else "params"
     _, meta = load_weights(path, which)
+    if meta["config"]["model"].get("stem", "joint") == "channels":
+        raise WeightsRefused(
+            f"{path} has tokens of every channel (model.stem=channels) and no slots to fit: it reads any channels of "
+            f"its vocabulary as it is; to train on new ones, init.weights={path} adds rows for them."
+        )
     source = ChannelSet(meta["channels"])
     if meta["config"].get("init", {}).get("plan"):
         raise WeightsRefused(

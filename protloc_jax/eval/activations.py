@@ -29,6 +29,11 @@ def activations(
     layer_K    [B, 1 + N, D]: the image's vector and the patches after block K, through the final norm
     pos_embed_RxC  [1, D, R, C]: the patches' positions for every (R, C) of `grids`
     """
+    if config.stem == "channels":
+        raise ValueError(
+            "these weights have tokens of every channel (model.stem=channels); no other program's activations can be "
+            "held against them."
+        )
     depth = config.shape.depth
 
     def apply(params: Any, images: jax.Array) -> VitOutput:

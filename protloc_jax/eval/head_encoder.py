@@ -38,6 +38,10 @@ def encoder_for(heads: Heads, weights: str | Path, channels: ChannelSet) -> Enco
             f"the head's features are of weights '{told['weights']}'; {weights} gives "
             f"'{encoder.provenance['weights']}'."
         )
+    if "channel_tokens" in told:
+        names = str(told["channel_tokens"]).split(",")
+        _check_channels(names, channels)
+        return encoder.for_channels(channels.subset(names))
     if "channel_passes" in told:
         wanted = _passes(str(told["channel_passes"]))
         _check_channels([name for slots in wanted for name in slots if name], channels)

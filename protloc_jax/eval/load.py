@@ -20,7 +20,7 @@ from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.initial import began_with
+from protloc_jax.train.initial import began_with, with_rows_of
 from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
@@ -86,7 +86,9 @@ def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> E
             "which": "initial",
             "examples_seen": 0,
         }
-        return _encoder(began.items[meta["init"]["which"]]["backbone"], meta, size, facts)
+        model = from_mapping(Experiment, meta["config"]).model
+        backbone, _ = with_rows_of(model, began.items[meta["init"]["which"]]["backbone"], began.meta)
+        return _encoder(backbone, meta, size, facts)
     experiment = from_mapping(Experiment, meta["config"])
     seed = experiment.run.seed if seed is None else seed
     state = init_state(experiment, ChannelSet(meta["channels"]), jax.random.key(seed))

@@ -28,17 +28,20 @@ class Attention(nn.Module):
         self.qkv = Linear(3 * self.dim, self.dtype, self.qkv_bias, self.kernels)
         self.proj = Linear(self.dim, self.dtype, kernels=self.kernels)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, visible: jax.Array | None = None) -> jax.Array:
+        """Tokens to tokens; where `visible` [..., T] is False no token attends to that one (ValueError with cudnn)."""
         if self.implementation == "cudnn":
+            if visible is not None:
+                raise ValueError("attention='cudnn' cannot hide tokens; use attention='xla'.")
             return self.proj(self._fused(x))
         query, key, value = self._split(x)
-        mixed = self._softmax(query, key).astype(value.dtype) @ value
+        mixed = self._softmax(query, key, visible).astype(value.dtype) @ value
         return self.proj(jnp.swapaxes(mixed, -3, -2).reshape(x.shape))
 
-    def weights(self, x: jax.Array) -> jax.Array:
+    def weights(self, x: jax.Array, visible: jax.Array | None = None) -> jax.Array:
         """Attention weights [..., heads, T, T] of tokens [..., T, D]; rows (queries) sum to 1."""
         query, key, _ = self._split(x)
-        return self._softmax(query, key)
+        return self._softmax(query, key, visible)
 
     def _fused(self, x: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn") -> jax.Array:
         """Mixed values [..., T, D] by a kernel that never writes the attention weights to memory.
@@ -68,7 +71,9 @@ class Attention(nn.Module):
         query, key, value = jnp.moveaxis(fused, (-3, -2), (0, -3))
         return query, key, value
 
-    def _softmax(self, query: jax.Array, key: jax.Array) -> jax.Array:
+    def _softmax(self, query: jax.Array, key: jax.Array, visible: jax.Array | None = None) -> jax.Array:
         scale = (self.dim // self.heads) ** -0.5
         logits = jnp.einsum("...qd,...kd->...qk", query * scale, key, preferred_element_type=at_least_float32(query))
+        if visible is not None:
+            logits = jnp.where(visible[..., None, None, :], logits, -jnp.inf)
         return jax.nn.softmax(logits, axis=-1)

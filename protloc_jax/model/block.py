@@ -50,14 +50,17 @@ class Block(nn.Module):
             self.ls1 = self.param("ls1", gain, (dim,), jnp.float32)
             self.ls2 = self.param("ls2", gain, (dim,), jnp.float32)
 
-    def __call__(self, x: jax.Array, gains: jax.Array | None = None) -> jax.Array:
-        """Tokens [..., T, D] to tokens; `gains` [2, ...] multiply the attention and the MLP branch (drop-path)."""
-        x = x + self._scaled(checkpoint_name(self.attn(self.norm1(x)), KEPT[0]), 0, gains)
+    def __call__(self, x: jax.Array, gains: jax.Array | None = None, visible: jax.Array | None = None) -> jax.Array:
+        """Tokens [..., T, D] to tokens; `gains` [2, ...] multiply the attention and the MLP branch (drop-path).
+
+        `visible` [..., T]: tokens that may be attended to; None = all.
+        """
+        x = x + self._scaled(checkpoint_name(self.attn(self.norm1(x), visible), KEPT[0]), 0, gains)
         return x + self._scaled(self.mlp(self.norm2(x)), 1, gains)
 
-    def attention_weights(self, x: jax.Array) -> jax.Array:
+    def attention_weights(self, x: jax.Array, visible: jax.Array | None = None) -> jax.Array:
         """Attention weights [..., heads, T, T] that the block would use on tokens x [..., T, D]."""
-        return self.attn.weights(self.norm1(x))
+        return self.attn.weights(self.norm1(x), visible)
 
     def _scaled(self, branch: jax.Array, which: int, gains: jax.Array | None) -> jax.Array:
         if self.config.layerscale:

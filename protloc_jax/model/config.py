@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple
 
+from protloc_jax.channels import parse
 from protloc_jax.config import check_literals, opt
 
 Position = Literal["dino", "dinov2_registers", "timm", "hf", "jax_zoom", "none"]
@@ -35,6 +36,21 @@ class VitConfig:
     size: Literal["Ti", "S", "B", "L", "custom"] = opt("S", "Ti, S, B, L, or custom (then set dim, depth, heads)")
     patch: int = opt(16, "patch side in pixels")
     channels: int = opt(3, "number of input channels (model slots)")
+    stem: Literal["joint", "channels"] = opt(
+        "joint",
+        "joint: a patch of all channels is one token; channels: every channel gives tokens of its own, and one model "
+        "reads images of any channels of its vocabulary (ChannelViT, Bao et al. 2024)",
+    )
+    channel_names: tuple[str, ...] = opt(
+        (),
+        "vocabulary of stem=channels, names or name:role; other stands for what has no row of its own; empty = the "
+        "channels of the records",
+    )
+    channel_sampling: Literal["none", "hierarchical", "hierarchical_protein"] = opt(
+        "none",
+        "channels that a training view shows with stem=channels: all, or a random number of them drawn at random (with "
+        "the protein always among them)",
+    )
     image_size: int = opt(224, "side in pixels of the square image that the position table is made for")
     dim: int = opt(0, "token width; 0 = from size")
     depth: int = opt(0, "number of blocks; 0 = from size")
@@ -89,6 +105,7 @@ class VitConfig:
             problems.append(f"drop_path={self.drop_path}: must be in [0, 1).")
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             problems.append(f"attention='cudnn' needs dtype='bfloat16', this is '{self.dtype}'.")
+        problems += self._channel_problems()
         if self.norm_eps <= 0:
             problems.append(f"norm_eps={self.norm_eps}: must be above 0.")
         if self.position_prefix == "all" and not self.registers and not self.class_token:
@@ -118,6 +135,11 @@ class VitConfig:
         return self.image_size // self.patch
 
     @property
+    def kernel_channels(self) -> int:
+        """Input channels of the patch projection's kernel."""
+        return self.channels if self.stem == "joint" else 1
+
+    @property
     def prefix(self) -> int:
         """Tokens before the patches: the class token and the registers."""
         return self.class_token + self.registers
@@ -135,3 +157,28 @@ class VitConfig:
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for an image of `height` x `width` pixels; a remainder is dropped."""
         return height // self.patch, width // self.patch
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of an image of `height` x `width` pixels with `channels` channels."""
+        rows, columns = self.grid(height, width)
+        return self.prefix + rows * columns * (self.channels if self.stem == "channels" else 1)
+
+    def _channel_problems(self) -> list[str]:
+        """What is wrong with the keys that stem=channels has for itself."""
+        problems = []
+        if self.stem == "joint":
+            names = ", ".join(self.channel_names)
+            if self.channel_names:
+                problems.append(f"channel_names={names}: stem='joint' has slots and no vocabulary; leave it empty.")
+            if self.channel_sampling != "none":
+                problems.append(f"channel_sampling='{self.channel_sampling}': needs stem='channels'.")
+        else:
+            try:
+                parse(self.channel_names)
+            except ValueError as error:
+                problems.append(f"channel_names: {error}")
+        if self.channel_sampling != "none" and self.attention == "cudnn":
+            problems.append(
+                f"channel_sampling='{self.channel_sampling}' hides tokens, which attention='cudnn' cannot; use 'xla'."
+            )
+        return problems

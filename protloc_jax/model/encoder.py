@@ -12,8 +12,17 @@ import numpy as np
 
 from protloc_jax.channels import ChannelPlan, ChannelSet, natural
 from protloc_jax.config import nearest
+from protloc_jax.model.channel_reading import (
+    WITHOUT_TOKENS,
+    Reading,
+    natural_reading,
+    normalisation_for,
+    readings,
+    untrained_words,
+)
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vit import Vit
+from protloc_jax.model.vocabulary import entries
 from protloc_jax.views.prepare import PrepareConfig, prepare
 
 POOLINGS = ("cls", "mean", "cls+mean")
@@ -37,6 +46,10 @@ class Encoder:
     plan          how channels reach the model's slots; None is each channel in its own slot, in one pass
     um_per_pixel  pixel size of the images trained on, None where unknown
     provenance    what the weights are (digest, run, step, ...); copied into every feature table
+    trained_on    channels that `prepare`'s constants are for; empty = `channels`
+
+    A model with tokens of every channel (stem "channels") has no slots: without a plan it reads all of `channels` by
+    their rows of the vocabulary, and a plan's slots are those rows, of which empty ones give no tokens.
     """
 
     config: VitConfig
@@ -46,10 +59,16 @@ class Encoder:
     plan: ChannelPlan | None = None
     um_per_pixel: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    trained_on: ChannelSet = field(default_factory=lambda: ChannelSet(()))
 
     def __post_init__(self) -> None:
         # Once on the device, or every call would carry the weights over again.
         object.__setattr__(self, "params", jax.tree.map(jnp.asarray, self.params))
+        if not self.trained_on:
+            object.__setattr__(self, "trained_on", self.channels)
+        if self.config.stem == "channels":
+            self._readings()
+            return
         slots = self.plan.slots if self.plan else len(self.channels)
         if slots != self.config.channels:
             filled = f"the plan fills {slots} slots" if self.plan else f"there are {slots} channels ({self.channels})"
@@ -60,13 +79,18 @@ class Encoder:
         """Width of the features."""
         return self.config.shape.dim * (len(self.plan.passes) if self.plan else 1)
 
+    @property
+    def slots(self) -> ChannelSet:
+        """What a channel plan fills: the vocabulary, or of a model with slots `channels` (before it has a plan)."""
+        return self.channels if self.config.stem == "joint" else entries(self.config.channel_names)
+
     def encode(self, images: np.ndarray | jax.Array) -> Encoded:
         """Encode raw images [B, H, W, C] (uint8, uint16, or floats in [0, 1]), channels as `self.channels`.
 
         Raises ValueError for another number of channels. One program is compiled for each image shape and kind.
         """
         self._check(images)
-        parts = [_encode(self.config, self.prepare, self.params, x) for x in self._passes(images)]
+        parts = [_encode(self.config, how, self.params, x, ids) for x, how, ids in self._passes(images)]
         if len(parts) == 1:
             return parts[0]
         return Encoded(*(jnp.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
@@ -86,37 +110,79 @@ class Encoder:
             raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
         if not 1 <= layers <= self.config.shape.depth:
             raise ValueError(f"layers={layers}: the model has {self.config.shape.depth} blocks.")
-        options = (self.config, self.prepare, layers, pooling)
-        return jnp.concatenate([_features(*options, self.params, x) for x in self._passes(images)], axis=-1)
+        made = [
+            _features(self.config, how, layers, pooling, self.params, x, ids) for x, how, ids in self._passes(images)
+        ]
+        return jnp.concatenate(made, axis=-1)
 
-    def attention(self, images: np.ndarray | jax.Array) -> np.ndarray:
+    def attention(self, images: np.ndarray | jax.Array, *, by_channel: bool = False) -> np.ndarray:
         """Attention of the class token to the patches in the last block, [B, P, heads, h, w], P passes.
 
-        Each map sums to less than 1: the rest goes to the class token itself and to registers.
+        Each map sums to less than 1: the rest goes to the class token itself and to registers. With tokens of every
+        channel it is the sum over the channels at a place; `by_channel` gives them apart, [B, P, heads, C, h, w].
+        Raises ValueError without a class token, and for channels of a model that has no tokens of theirs, or of passes
+        that read different numbers of them.
         """
         self._check(images)
         if not self.config.class_token:
             raise ValueError("the model has no class token, so there is no attention from it to the patches.")
-        maps = [np.asarray(_attention(self.config, self.prepare, self.params, x)) for x in self._passes(images)]
+        if by_channel and self.config.stem == "joint":
+            raise ValueError("by_channel: a token of this model (stem='joint') shows all channels.")
+        if by_channel and len({len(reading.rows) for reading, _ in self._readings()}) > 1:
+            raise ValueError("by_channel: the passes of the channel plan read different numbers of channels.")
+        maps = [np.asarray(_attention(self.config, how, self.params, x, ids)) for x, how, ids in self._passes(images)]
+        if not by_channel:
+            maps = [of_pass.sum(2) for of_pass in maps]
         return np.stack(maps, axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
         """The same weights reading images of other channels by a plan, which fills the channels of this encoder.
 
-        Where these reach the model by a plan of their own (weights trained through one), that plan follows.
+        Where these reach the model by a plan of their own (weights trained through one), that plan follows. With tokens
+        of every channel a plan fills `slots`, the vocabulary, whatever was read before.
         """
-        plan = self.plan.behind(plan, self.channels) if self.plan else plan
-        wiring = {"channel_plan": plan.label, "channel_passes": plan.text.partition(":")[2]}
+        if self.config.stem == "channels":
+            rows = [row for reading in readings(self.config, channels, plan) for row in reading.rows]
+            label = plan.label
+            if WITHOUT_TOKENS not in label:  # a plan that is read back from a feature table says it already
+                label += f"{WITHOUT_TOKENS}{untrained_words(self.config, self.trained_on, rows)}"
+        else:
+            plan = self.plan.behind(plan, self.channels) if self.plan else plan
+            label = plan.label
+        wiring = {"channel_plan": label, "channel_passes": plan.text.partition(":")[2]}
         return replace(self, plan=plan, channels=channels, provenance={**self.provenance, **wiring})
 
     def for_channels(self, channels: ChannelSet) -> Encoder:
-        """This encoder for images of `channels`: unchanged where they hold all it needs, else by natural mapping."""
+        """This encoder for images of `channels`: unchanged where they hold all it needs, else by natural mapping.
+
+        With tokens of every channel it reads all of them that its vocabulary knows.
+        """
+        if self.config.stem == "channels":
+            read, label = natural_reading(self.config, self.trained_on, channels)
+            wiring = {"channel_plan": label, "channel_tokens": ",".join(read.names)}
+            return replace(self, plan=None, channels=read, provenance={**self.provenance, **wiring})
         if set(self.channels.names) <= set(channels.names):
             return self
         return self.with_plan(natural(self.channels, channels), channels)
 
-    def _passes(self, images: Any) -> list:
-        return self.plan.apply(images, self.channels) if self.plan else [images]
+    def _passes(self, images: Any) -> list[tuple[Any, PrepareConfig, jax.Array | None]]:
+        """Per pass the model's input, how it is prepared, and which rows of the vocabulary its channels have."""
+        if self.config.stem == "joint":
+            inputs = self.plan.apply(images, self.channels) if self.plan else [images]
+            return [(x, self.prepare, None) for x in inputs]
+        return [
+            (self._chosen(images, reading.names), how, jnp.asarray(reading.rows)) for reading, how in self._readings()
+        ]
+
+    def _chosen(self, images: Any, names: tuple[str, ...]) -> Any:
+        return images if names == self.channels.names else images[..., list(self.channels.select(names))]
+
+    def _readings(self) -> list[tuple[Reading, PrepareConfig]]:
+        found = []
+        for reading in readings(self.config, self.channels, self.plan):
+            how = normalisation_for(self.config, self.trained_on, self.prepare.normalisation, reading)
+            found.append((reading, replace(self.prepare, normalisation=how)))
+        return found
 
     def _check(self, images: Any) -> None:
         if images.ndim != 4 or images.shape[-1] != len(self.channels):
@@ -126,17 +192,23 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array) -> Encoded:
-    output: Any = Vit(config).apply({"params": params}, prepare(images, how))
+def _encode(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None) -> Encoded:
+    output: Any = Vit(config).apply({"params": params}, prepare(images, how), channel_ids=ids)
     return Encoded(output.cls, output.patches)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _features(
-    config: VitConfig, how: PrepareConfig, layers: int, pooling: str, params: Any, images: jax.Array
+    config: VitConfig,
+    how: PrepareConfig,
+    layers: int,
+    pooling: str,
+    params: Any,
+    images: jax.Array,
+    ids: jax.Array | None,
 ) -> jax.Array:
     wanted = tuple(range(-layers, 0)) if layers > 1 else ()
-    output: Any = Vit(config).apply({"params": params}, prepare(images, how), layers=wanted)
+    output: Any = Vit(config).apply({"params": params}, prepare(images, how), layers=wanted, channel_ids=ids)
     parts = []
     for cls, patches in output.layers or [(output.cls, output.patches)]:
         pooled = {"cls": cls, "mean": patches.mean(-2)}
@@ -145,9 +217,12 @@ def _features(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _attention(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array) -> jax.Array:
+def _attention(
+    config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None
+) -> jax.Array:
+    """[B, heads, C, h, w], C = 1 where a token shows all channels."""
     prepared = prepare(images, how)
-    output: Any = Vit(config).apply({"params": params}, prepared, attention=True)
+    output: Any = Vit(config).apply({"params": params}, prepared, attention=True, channel_ids=ids)
     height, width = (side // config.patch for side in prepared.shape[1:3])
     weights = output.attention[..., 0, config.prefix :]
-    return weights.reshape(*weights.shape[:-1], height, width)
+    return weights.reshape(*weights.shape[:-1], -1, height, width)

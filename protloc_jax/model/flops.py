@@ -28,15 +28,16 @@ class Crops(NamedTuple):
 
 
 def vit_flops(config: VitConfig, size: int) -> int:
-    """Operations of one forward pass over one square image of `size` pixels."""
+    """Operations of one forward pass over one square image of `size` pixels.
+
+    With stem "channels" every channel is counted, those that channel sampling hides too: they are computed.
+    """
     dim, depth, _, hidden = config.shape
-    rows, columns = config.grid(size, size)
-    patches = rows * columns
-    tokens = patches + config.prefix
+    tokens = config.tokens(size, size)
     maps = 3 if config.mlp == "swiglu" else 2
     linear = tokens * dim * (4 * dim + maps * hidden)
     attention = 2 * tokens * tokens * dim
-    stem = patches * config.patch**2 * config.channels * dim
+    stem = math.prod(config.grid(size, size)) * config.patch**2 * config.channels * dim
     return 2 * (depth * (linear + attention) + stem)
 
 
@@ -73,7 +74,7 @@ def supervised_step_flops(config: VitConfig, size: int = 224) -> int:
 
 def parameter_shapes(config: VitConfig) -> Any:
     """The parameter tree of the transformer as shapes and dtypes; nothing is allocated."""
-    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, config.channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, config.kernel_channels), jnp.float32)
     return jax.eval_shape(Vit(config).init, jax.random.key(0), image)["params"]
 
 
@@ -98,8 +99,7 @@ def activation_bytes(config: VitConfig, crops: Crops, batch: int) -> int:
     """
     dim, depth, heads, hidden = config.shape
     width = 2 if config.dtype == "bfloat16" else 4
-    rows, columns = config.grid(crops.size, crops.size)
-    tokens = rows * columns + config.prefix
+    tokens = config.tokens(crops.size, crops.size)
     of_block = tokens * (12 * dim + 4 * hidden + 2 * heads * tokens) * width
     kept_of_block = {"none": of_block, "block": tokens * dim * width, "selective": tokens * (2 * dim + hidden) * width}
     kept = depth * kept_of_block[config.remat] + (0 if config.remat == "none" else of_block)

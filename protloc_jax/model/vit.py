@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from protloc_jax.model.block import KEPT, Block
+from protloc_jax.model.channel_tokens import ChannelIds, channel_planes, mean_of_channels, row_ids, visible_tokens
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.droppath import branch_gains
 from protloc_jax.model.layers import LayerNorm, at_least_float32, compute_dtype, trunc_normal
@@ -21,10 +22,13 @@ class VitOutput(NamedTuple):
     """Tokens after the final norm, at least float32; leading axes are those of the images."""
 
     cls: jax.Array  # [..., D], the image's vector: the class token, or the mean patch token of a `mean_pooled` model
-    patches: jax.Array  # [..., N, D], row-major; not normed where the final norm acts on the mean
+    # [..., N, D], row-major; not normed where the final norm acts on the mean; with tokens of every channel the mean of
+    # those of the present channels at each place
+    patches: jax.Array
     registers: jax.Array | None = None  # [..., R, D]
     layers: tuple[tuple[jax.Array, jax.Array], ...] = ()  # (cls, patches) after each asked-for block, in the same way
-    attention: jax.Array | None = None  # [..., heads, T, T] of the last block
+    # [..., heads, T, T] of the last block; after the prefix, the tokens of one channel after another
+    attention: jax.Array | None = None
 
 
 class Vit(nn.Module):
@@ -32,10 +36,14 @@ class Vit(nn.Module):
 
     Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"; its first rows are those of
     `position_prefix`), `registers` [1, R, D] when asked for, `norm_pre` where configured, `blocks` with a leading depth
-    axis whether or not the loop is unrolled, and the final `norm`.
+    axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
+    input channel, and `channels` [vocabulary, D] are learned vectors added to the tokens of each channel.
+
+    `channel_rows`: rows of the vocabulary that images have where a call does not say; () = the first ones, in order.
     """
 
     config: VitConfig
+    channel_rows: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -45,16 +53,24 @@ class Vit(nn.Module):
         *,
         layers: tuple[int, ...] = (),
         attention: bool = False,
+        channel_ids: ChannelIds | None = None,
+        present: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
         `drop_keys` [...]: typed random keys, one an image; given, stochastic depth is on. `layers`: numbers of blocks
         whose output tokens are wanted too (negative counts from the end). `attention`: also the last block's weights.
+        With stem "channels" alone: `channel_ids` [C], the channels' rows of the vocabulary, for any number of channels;
+        `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
         """
         config = self.config
         depth = config.shape.depth
         wanted = _layer_numbers(layers, depth)
-        x = self._tokens(images)
+        present = self._presence(images, channel_ids, present)
+        x = self._tokens(images, channel_ids, present)
+        visible = None
+        if present is not None:
+            visible = visible_tokens(present, (x.shape[-2] - config.prefix) // present.shape[-1], config.prefix)
 
         gains = None
         if drop_keys is not None and config.drop_path:
@@ -62,10 +78,10 @@ class Vit(nn.Module):
                 raise ValueError(f"drop_keys has shape {drop_keys.shape}; images {images.shape} need one key each.")
             gains = branch_gains(drop_keys, config.drop_path, depth)
 
-        def layer(block: Block, carry, per_layer):
+        def layer(block: Block, carry, per_layer, visible):
             before, kept, _ = carry
             number, gain = per_layer
-            after = block(before, gain)
+            after = block(before, gain, visible)
             kept = tuple(jnp.where(number == n, after, k) for n, k in zip(wanted, kept, strict=True))
             return (after, kept, before if attention else None), None
 
@@ -73,53 +89,74 @@ class Vit(nn.Module):
         loop = nn.scan(
             layer,
             variable_axes={"params": 0},
+            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
             split_rngs={"params": True},
             length=depth,
             unroll=1 if config.scan else depth,
         )
         start = (x, (x,) * len(wanted), x if attention else None)
-        (x, kept, last_input), _ = loop(blocks, start, (jnp.arange(depth), gains))
+        (x, kept, last_input), _ = loop(blocks, start, (jnp.arange(depth), gains), visible)
 
         norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
-        cls, patches, registers = self._finished(x, norm)
+        channels = images.shape[-1]
+        cls, patches, registers = self._finished(x, norm, channels, present)
         return VitOutput(
             cls=cls,
             patches=patches,
             registers=registers if config.registers else None,
-            layers=tuple(self._finished(y, norm)[:2] for y in kept),
-            attention=None if last_input is None else self._last_attention(last_input),
+            layers=tuple(self._finished(y, norm, channels, present)[:2] for y in kept),
+            attention=None if last_input is None else self._last_attention(last_input, visible),
         )
 
-    def _finished(self, x: jax.Array, norm: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _finished(
+        self, x: jax.Array, norm: Callable[[jax.Array], jax.Array], channels: int, present: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(the image's vector, patch tokens, registers) of the tokens that leave a block."""
         config, prefix = self.config, self.config.prefix
         of_tokens, of_mean = (as_it_is, norm) if config.final_norm == "pooled" else (norm, as_it_is)
         x = of_tokens(x)
         x = x.astype(at_least_float32(x))
         patches = x[..., prefix:, :]
+        if config.stem == "channels":
+            patches = mean_of_channels(patches, channels, present)
         cls = of_mean(patches.mean(-2)) if config.mean_pooled else x[..., 0, :]
         return cls, patches, x[..., int(config.class_token) : prefix, :]
 
-    def _last_attention(self, tokens: jax.Array) -> jax.Array:
+    def _last_attention(self, tokens: jax.Array, visible: jax.Array | None) -> jax.Array:
         """Attention weights of the last block, given the tokens that entered it."""
         last = jax.tree.map(lambda p: p[-1], self.variables["params"]["blocks"])
-        weights = Block(self.config, parent=None).apply({"params": last}, tokens, method="attention_weights")
+        weights = Block(self.config, parent=None).apply({"params": last}, tokens, visible, method="attention_weights")
         return cast(jax.Array, weights)
 
-    def _tokens(self, images: jax.Array) -> jax.Array:
+    def _presence(
+        self, images: jax.Array, channel_ids: ChannelIds | None, present: jax.Array | None
+    ) -> jax.Array | None:
+        """`present`, checked."""
+        if self.config.stem == "joint" and (channel_ids is not None or present is not None):
+            raise ValueError("channel_ids and present are for stem='channels'; this model has stem='joint'.")
+        wanted = (*images.shape[:-3], images.shape[-1])
+        if present is not None and (present.shape != wanted or present.dtype != bool):
+            raise ValueError(f"present is {present.dtype}{present.shape}; images {images.shape} need bool{wanted}.")
+        return present
+
+    def _tokens(self, images: jax.Array, channel_ids: ChannelIds | None, present: jax.Array | None) -> jax.Array:
         """Class token, registers and patch tokens with positions, [..., T, D] in the compute dtype."""
         config = self.config
         dim, grid = config.shape.dim, config.table_grid
         dtype = compute_dtype(config.dtype)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise TypeError(f"images have dtype {images.dtype}; scale and normalise them to floating point first.")
-        if images.ndim < 4 or images.shape[-1] != config.channels:
-            raise ValueError(f"images have shape {images.shape}; expected [..., H, W, {config.channels} channels].")
+        by_channel = config.stem == "channels"
+        channels = config.channels if not by_channel else images.shape[-1]
+        if images.ndim < 4 or images.shape[-1] != channels or not channels:
+            expected = "channels" if by_channel else f"{config.channels} channels"
+            raise ValueError(f"images have shape {images.shape}; expected [..., H, W, {expected}].")
         height, width = images.shape[-3:-1]
         if min(height, width) < config.patch:
             raise ValueError(f"images are {height} x {width} pixels, smaller than one patch of {config.patch}.")
 
-        patches = PatchStem(dim, config.patch, dtype, config.stem_bias, name="stem")(images)
+        planes = channel_planes(images) if by_channel else images
+        patches = PatchStem(dim, config.patch, dtype, config.stem_bias, name="stem")(planes)
         parts = [self.param("cls", trunc_normal, (1, 1, dim))[0]] if config.class_token else []
         table = None
         if config.position != "none":
@@ -129,12 +166,20 @@ class Vit(nn.Module):
         wide = at_least_float32(patches, *parts)
         patches, parts = patches.astype(wide), [part.astype(wide) for part in parts]
         prefix = jnp.concatenate(parts) if parts else None
+        if by_channel:
+            ids = row_ids(config, channels, channel_ids if channel_ids is not None else self.channel_rows or None)
+            learned = self.param("channels", trunc_normal, (len(config.channel_names), dim))
+            patches = patches + jnp.take(learned.astype(wide), ids, axis=0)[:, None]
         if table is not None:
             rows = config.positioned
             position = resize_table(table, config.position, config.patch, height, width, prefix=rows)[0].astype(wide)
             patches = patches + position[rows:]
             if prefix is not None and rows:
                 prefix = jnp.concatenate([prefix[:rows] + position[:rows], prefix[rows:]])
+        if present is not None:  # hidden ones could hold anything, also what is not a number
+            patches = jnp.where(present[..., None, None], patches, 0)
+        if by_channel:
+            patches = patches.reshape(*images.shape[:-3], -1, dim)
         tokens = patches
         if prefix is not None:
             prefix = jnp.broadcast_to(prefix, (*patches.shape[:-2], *prefix.shape))

@@ -14,6 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 from protloc_jax.channels import ChannelSet
 from protloc_jax.devices import AXES, leaf_path, params_sharding
 from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
+from protloc_jax.model.vocabulary import with_vocabulary
 from protloc_jax.telemetry.clock import PEAK_TFLOPS
 from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.experiment import Experiment
@@ -82,6 +83,7 @@ def plan(
         model = dataclasses.replace(experiment.model, channels=len(channels))
         experiment = dataclasses.replace(experiment, model=model)
     run, optim = experiment.run, experiment.optim
+    experiment = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
     method = METHODS[experiment.method.name](experiment, channels)
     views = method.views(experiment.views)
     data = _data_axis(devices, run.mesh_data, run.mesh_fsdp)

@@ -14,6 +14,9 @@ import jax
 import numpy as np
 
 from protloc_jax.channels import ChannelSet
+from protloc_jax.config import from_mapping
+from protloc_jax.model.config import VitConfig
+from protloc_jax.model.vocabulary import moved_rows
 from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, listed, load_weights
 from protloc_jax.train.digest import differences, named_leaves
@@ -74,12 +77,17 @@ def read_source(init: InitConfig, *, warn: Callable[[str], None] = print) -> Sou
     return Source(directory, items, meta)
 
 
-def initial_of(init: InitConfig, source: Source) -> Initial:
-    """Initial weights as `init` asks for them: both networks get one backbone; the original head is each one's own."""
+def initial_of(init: InitConfig, source: Source, model: VitConfig | None = None) -> Initial:
+    """Initial weights as `init` asks for them: both networks get one backbone; the original head is each one's own.
+
+    For a `model` with tokens of every channel the learned rows of its vocabulary are found by name (`moved_rows`), and
+    the channels of weights and data are not compared: what has a row can be read.
+    """
     given = source.items
     if "backbone" not in given[init.which]:
         raise WeightsDoNotFit(f"init.weights={init.weights}: its '{init.which}' has no backbone.")
     backbone = given[init.which]["backbone"]
+    backbone, by_row = with_rows_of(model, backbone, source.meta)
     params, teacher, buffers = {"backbone": backbone}, {"backbone": backbone}, {}
     if init.head == "original":
         # Heads, and whatever else the method trains beside the backbone.
@@ -100,20 +108,35 @@ def initial_of(init: InitConfig, source: Source) -> Initial:
     slots = slots_of(source.meta)
     if init.plan:
         record |= {"plan": init.plan, "slots": [list(slot) for slot in slots]}
-    return Initial(params, teacher, buffers, None if init.plan else slots, record)
+    return Initial(params, teacher, buffers, None if init.plan or by_row else slots, record)
 
 
-def read_initial(init: InitConfig, *, warn: Callable[[str], None] = print) -> Initial:
+def with_rows_of(model: VitConfig | None, backbone: Any, meta: Mapping[str, Any]) -> tuple[Any, bool]:
+    """A checkpoint's backbone with the rows of `model`'s vocabulary; (that, whether both have a vocabulary)."""
+    saved = meta["config"]["model"]
+    if model is None or model.stem == "joint" or saved.get("stem", "joint") == "joint":
+        return backbone, False
+    old = from_mapping(VitConfig, saved).channel_names
+    return {**backbone, "channels": moved_rows(np.asarray(backbone["channels"]), old, model.channel_names)}, True
+
+
+def read_initial(init: InitConfig, model: VitConfig | None = None, *, warn: Callable[[str], None] = print) -> Initial:
     """`initial_of` the checkpoint that `init` names."""
-    return initial_of(init, read_source(init, warn=warn))
+    return initial_of(init, read_source(init, warn=warn), model)
 
 
 def begin_with(
-    begin: Begin, init: InitConfig, shapes: TrainState, channels: ChannelSet, *, warn: Callable[[str], None] = print
+    begin: Begin,
+    init: InitConfig,
+    shapes: TrainState,
+    channels: ChannelSet,
+    *,
+    model: VitConfig | None = None,
+    warn: Callable[[str], None] = print,
 ) -> Initial | None:
     """The initial weights of a run that begins, compared with its state; None = from scratch."""
     if begin is None:
-        initial = read_initial(init, warn=warn) if init.weights else None
+        initial = read_initial(init, model, warn=warn) if init.weights else None
     else:
         initial = begin() if callable(begin) else begin
     if initial is not None:

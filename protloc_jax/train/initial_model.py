@@ -11,6 +11,7 @@ from protloc_jax.channel_plans import shown, unused
 from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.model.config import VitConfig
+from protloc_jax.model.vocabulary import entries, extended, rows_of, with_vocabulary
 from protloc_jax.train.channel_passes import resolved, slots_of, trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, CheckpointDamaged, read_meta, steps_in
 from protloc_jax.train.experiment import Experiment
@@ -26,7 +27,7 @@ from protloc_jax.views.config import normalisation_of
 from protloc_jax.views.normalisation import Normalisation
 
 # Keys that say how the model is computed and trained, not which function of which parameters it is.
-EXECUTION = frozenset({"dtype", "attention", "scan", "remat", "drop_path", "init"})
+EXECUTION = frozenset({"dtype", "attention", "scan", "remat", "drop_path", "init", "channel_sampling"})
 # Keys that together give one shape; 0 in them means "from size".
 SHAPE = frozenset({"size", "dim", "depth", "heads", "mlp_ratio"})
 
@@ -54,29 +55,34 @@ def beginning(
     """The experiment with its model as `init.weights` has it, and these weights; unchanged without any.
 
     channels  those of the data; given: dotted keys set by hand (on the command line), which no weights may overrule
+    A model with tokens of every channel gets its vocabulary here where it has none: the channels of the data, or the
+    weights' own with what it lacks of the data's added.
     A run directory with a checkpoint goes on: the weights are not read and may be gone. A channel plan is written out
     for the slots of the weights, which the model keeps.
     Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, or both lists of
     channels; FileNotFoundError or ValueError for weights that cannot be read.
     """
     init = experiment.init
+    worded = with_vocabulary(experiment.model, channels)
     if not init.weights:
-        return Beginning(experiment, None, ())
+        return Beginning(dataclasses.replace(experiment, model=worded), None, ())
     saved = _newest_meta(Path(experiment.run.out))
     if saved is not None:
         experiment = resolved(experiment, slots_of(saved), channels)
         if not saved.get("init"):  # begun from scratch; resuming names the difference
-            return Beginning(experiment, None, ())
+            return Beginning(dataclasses.replace(experiment, model=worded), None, ())
         model = with_architecture(experiment.model, _model_of(saved), given=given, name=init.weights)
         return Beginning(dataclasses.replace(experiment, model=model), None, (f"goes on; begun with {init.weights}",))
     source = read_source(init, warn=warn)
-    have = slots_of(source.meta)
-    if not init.plan and have.names != channels.names:
+    have, theirs = slots_of(source.meta), _model_of(source.meta)
+    if theirs.stem == "channels":
+        theirs = _with_words(theirs, experiment, channels)
+    elif not init.plan and have.names != channels.names:
         raise WeightsDoNotFit(channels_differ(init.weights, have, channels))
     experiment = resolved(experiment, have, channels)
-    model = with_architecture(experiment.model, _model_of(source.meta), given=given, name=init.weights)
+    model = with_architecture(experiment.model, theirs, given=given, name=init.weights)
     experiment = dataclasses.replace(experiment, model=model)
-    return Beginning(experiment, initial_of(experiment.init, source), told(experiment, channels, source))
+    return Beginning(experiment, initial_of(experiment.init, source, model), told(experiment, channels, source))
 
 
 def with_architecture(
@@ -115,6 +121,14 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
         f"model from them: {model.size}/{model.patch} ({shape.dim} wide, {shape.depth} blocks, {shape.heads} heads), "
         f"table for {model.image_size} pixels",
     ]
+    if model.stem == "channels":
+        old = entries(_model_of(meta).channel_names).names
+        rows = dict.fromkeys(entries(model.channel_names).names[row] for row in rows_of(model.channel_names, channels))
+        new = [name for name in entries(model.channel_names).names if name not in old]
+        lines.append(
+            f"channels are read by the rows {', '.join(rows)} of the vocabulary "
+            f"({', '.join(model.channel_names)})" + (f"; new rows: {', '.join(new)}" if new else "")
+        )
     plan = trained_plan(experiment, channels)
     if plan is not None:
         left = unused(plan, channels)
@@ -137,6 +151,21 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
     if theirs is not None and theirs != ours:
         lines.append(f"normalisation differs: {_shown(theirs)} in the weights, {_shown(ours)} here")
     return tuple(lines)
+
+
+def _with_words(weights: VitConfig, experiment: Experiment, channels: ChannelSet) -> VitConfig:
+    """The model of weights with tokens of every channel, for these data: its vocabulary and number of channels."""
+    asked = experiment.model.channel_names
+    plan = experiment.init.plan
+    if plan:
+        raise WeightsDoNotFit(
+            f"init.plan={plan}: init.weights={experiment.init.weights} reads channels by name or role "
+            f"({', '.join(weights.channel_names)}) and has no slots to fill; leave it out."
+        )
+    if asked:
+        rows_of(asked, channels)
+    names = asked or extended(weights.channel_names, channels)
+    return dataclasses.replace(weights, channel_names=names, channels=len(channels))
 
 
 def _newest_meta(run: Path) -> dict[str, Any] | None:

@@ -106,7 +106,9 @@ def fit(
     held = state_sharding(experiment, data.channels, mesh)
     shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, jax.random.key(run.seed)))
     about = describe_run(experiment, data)
-    begin = partial(begin_with, initial, experiment.init, shapes, data.channels, warn=console.warn)
+    begin = partial(
+        begin_with, initial, experiment.init, shapes, data.channels, model=experiment.model, warn=console.warn
+    )
     # Read before anything is written or compiled; not at all by a run that goes on.
     begins = None if steps_in(out / CHECKPOINTS) else begin()
 

@@ -25,7 +25,7 @@ Scalars = Mapping[str, jax.Array]
 Group = Literal["main", "last", "fixed", "frozen", "backbone"]
 
 # Purposes of random draws: the second address, after the example. Views and methods fold further numbers into theirs.
-VIEWS, DROP_PATH, METHOD = 0, 1, 2
+VIEWS, DROP_PATH, METHOD, CHANNELS = 0, 1, 2, 3
 
 
 class LossOutput(NamedTuple):

@@ -80,7 +80,7 @@ def replay(
     from_step, meta = _nearest_checkpoint(run, record["step"])
     refuse_changes(meta, describe_run(experiment, data), where=str(run))
     if from_step is None:
-        begins = initial_of(experiment.init, began_with(meta["init"])) if meta.get("init") else None
+        begins = initial_of(experiment.init, began_with(meta["init"]), experiment.model) if meta.get("init") else None
         state = first_state(experiment, data.channels, state_sharding(experiment, data.channels, mesh), begins)
     else:
         state = unpack(place_items(run / CHECKPOINTS / str(from_step), meta, target))

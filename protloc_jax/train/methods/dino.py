@@ -14,6 +14,7 @@ from protloc_jax.data.batch import Batch
 from protloc_jax.model.flops import Crops, dino_step_flops
 from protloc_jax.model.heads import DinoHead
 from protloc_jax.model.vit import Vit
+from protloc_jax.model.vocabulary import channel_rows
 from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_moments, feature_spread
 from protloc_jax.objective.dino import dino_loss, update_centre
 from protloc_jax.objective.koleo import koleo_loss
@@ -21,6 +22,7 @@ from protloc_jax.objective.sinkhorn import balanced_logits
 from protloc_jax.train.curves import Curve, Horizon, constant, cosine, linear_by_epoch
 from protloc_jax.train.experiment import DinoConfig, Experiment, of_kind
 from protloc_jax.train.method import DROP_PATH, Group, LossOutput, Scalars, Tree
+from protloc_jax.train.sampled_channels import STUDENT, TEACHER, kept_channel, present_channels
 from protloc_jax.views.config import ViewsConfig
 from protloc_jax.views.multicrop import Views
 
@@ -36,7 +38,9 @@ class Dino:
         # Balanced assignments and KoLeo compare the examples of a batch; the published loss does not.
         self.splits_over_micro_batches = self.config.centring == "centre" and not self.config.koleo
         self.vit_config = dataclasses.replace(experiment.model, channels=len(channels))
-        self.vit = Vit(self.vit_config)
+        self.channels = channels
+        kept_channel(self.vit_config, channels)
+        self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
         self.head = DinoHead(
             out_dim=self.config.out_dim,
             hidden=self.config.hidden,
@@ -116,14 +120,15 @@ class Dino:
         scalars: Scalars,
     ) -> LossOutput:
         """The DINO loss of views [B, V, S, S, C]: one forward pass a resolution, the head once over all crops."""
-        teacher_logits = self._prototypes(teacher, self._encode(teacher, views.global_, None))
-
         n_global, n_local = views.global_.shape[1], views.local.shape[1]
-        drop_keys = self._drop_keys(keys, n_global + n_local)
-        features = [self._encode(params, views.global_, None if drop_keys is None else drop_keys[:, :n_global])]
+        shown = self._present(keys, TEACHER, n_global)
+        teacher_logits = self._prototypes(teacher, self._encode(teacher, views.global_, None, shown))
+
+        drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
+        of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
+        features = [self._encode(params, views.global_, *of_global)]
         if n_local:
-            local_keys = None if drop_keys is None else drop_keys[:, n_global:]
-            features.append(self._encode(params, views.local, local_keys))
+            features.append(self._encode(params, views.local, *of_local))
         student_logits = self._prototypes(params, jnp.concatenate(features, axis=1))
 
         centre, raw_mean = buffers["centre"], None
@@ -168,9 +173,11 @@ class Dino:
             "effective_rank": effective_rank(means),
         }
 
-    def _encode(self, params: Tree, images: jax.Array, drop_keys: jax.Array | None) -> jax.Array:
-        """CLS vectors [B, V, D] of views [B, V, S, S, C]."""
-        output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys)
+    def _encode(
+        self, params: Tree, images: jax.Array, drop_keys: jax.Array | None, present: jax.Array | None = None
+    ) -> jax.Array:
+        """CLS vectors [B, V, D] of views [B, V, S, S, C], of which the channels `present` [B, V, C] are shown."""
+        output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys, present=present)
         return output.cls
 
     def _prototypes(self, params: Tree, features: jax.Array) -> jax.Array:
@@ -178,9 +185,17 @@ class Dino:
         logits: Any = self.head.apply({"params": params["head"]}, features)
         return logits
 
+    def _present(self, keys: jax.Array, network: int, views: int) -> jax.Array | None:
+        return present_channels(self.vit_config, self.channels, keys, network=network, views=views)
+
     def _drop_keys(self, keys: jax.Array, views: int) -> jax.Array | None:
         """One key a view, [B, V], or None when the student drops no path."""
         if not self.vit_config.drop_path:
             return None
         of_view = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
         return jax.vmap(lambda key: of_view(jax.random.fold_in(key, DROP_PATH), jnp.arange(views)))(keys)
+
+
+def _kinds(n_global: int) -> tuple[slice, slice]:
+    """Where the global and the local ones stand among all views."""
+    return slice(None, n_global), slice(n_global, None)

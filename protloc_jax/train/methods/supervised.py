@@ -15,6 +15,7 @@ from protloc_jax.data.batch import Batch
 from protloc_jax.model.classifier import ClassifierHead
 from protloc_jax.model.flops import vit_flops
 from protloc_jax.model.vit import Vit
+from protloc_jax.model.vocabulary import channel_rows
 from protloc_jax.objective.classification import classification_loss
 from protloc_jax.train.channel_passes import arranged, keys_of_passes, trained_plan
 from protloc_jax.train.curves import Curve, Horizon, constant
@@ -48,7 +49,12 @@ class Supervised:
             raise ValueError(f"method.last_n={c.last_n}: the backbone has {depth} blocks.")
         self.ema: Mapping[str, str] = {"backbone": "backbone", "head": "head"} if c.ema else {}
         self.frozen_blocks = depth - c.last_n if c.train == "last_n" else 0
-        self.vit = Vit(self.vit_config)
+        if self.vit_config.channel_sampling != "none":
+            raise ValueError(
+                f"model.channel_sampling='{self.vit_config.channel_sampling}': supervised trains on all channels; use "
+                "'none'."
+            )
+        self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
         self.width = self.passes * self.vit_config.shape.dim * (2 if c.pooling == "cls+mean" else 1)
         self.head = ClassifierHead(
             classes=len(c.classes),
