@@ -6,10 +6,12 @@ with, below the current folder or wherever the keys point:
 
     raw/opencell/      OpenCell's projections and annotation tables, as in s3://czb-opencell/microscopy/raw/
                        (images.opencell.raw; fetched by `protloc data prepare opencell --fetch`)
+    raw/hpa_fov/       Human Protein Atlas fields, for the channel-adaptive backbone alone (images.hpa_fov.raw)
     weights/           dino_vitbase8_pretrain.pth (facebookresearch/dino), DINO_FOV_checkpoint.pth and
                        HPA_single_cell_model_checkpoint.pth (DINO4Cells) (backbones.NAME.weights)
 
-Backbones that are not at hand are left out by only=imagenet,hpa_fov; single cells by at=fov. A person's labels of
+Backbones that are not at hand are left out by only=imagenet,hpa_fov; single cells by at=fov. The channel-adaptive one
+(one backbone for any channels) is this project's addition, a row of the same table. A person's labels of
 cells: images.cells.options=...,--cell-labels,manual.csv,--cell-labels-as,labels. The OpenCell backbones are pretrained
 here, on training proteins (inductive) and on all images (transductive), which takes an accelerator; runs made
 elsewhere are given as backbones.opencell.config= backbones.opencell.weights=RUN.
@@ -38,6 +40,10 @@ def get_config():
                 "opencell": ImageSet(
                     raw="raw/opencell", dataset="opencell", options=("--grades", "3", "--min-proteins", "10")
                 ),
+                "hpa_fov": ImageSet(
+                    raw="raw/hpa_fov", dataset="hpa_fov", options=("--without-antibody", "alone", "--sizes", "resize",
+                                                                   "--size", "512"),
+                ),
                 "cells": ImageSet(
                     of="opencell",
                     dataset="opencell_sc",
@@ -65,6 +71,9 @@ def get_config():
                 ),
                 "opencell": Backbone(title="OpenCell DINO, inductive", **pretrained),
                 "opencell_all": Backbone(title="OpenCell DINO, all images", part="all", **pretrained),
+                "adaptive": Backbone(
+                    title="channel-adaptive DINO, HPA FOV", config="configs/dino_channel_adaptive.py", images="hpa_fov"
+                ),
                 "untrained": Backbone(title="untrained", role="untrained", untrained_of="opencell"),
             },
             fractions=(0.01, 0.05, 0.1, 0.25, 0.5, 1.0),

@@ -18,6 +18,12 @@ from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, Trans
 RAW = "raw"
 # Steps large enough to tell the backbones of one seed apart.
 TINY = ("optim.steps=20", "optim.lr_batch=0", "optim.lr=2e-3", "method.momentum=0.5", "run.log_every=10")
+ADAPTIVE = (
+    "views.global_size=32", "views.local_size=16", "views.n_local=2", "model.size=custom", "model.dim=32",
+    "model.depth=2", "model.heads=2", "model.patch=8", "model.image_size=32", "model.dtype=float32",
+    "model.drop_path=0", "model.remat=none", "method.out_dim=64", "method.hidden=64", "method.bottleneck=32",
+    "optim.batch=8",
+)  # fmt: skip
 TUNED = (
     "model.drop_path=0", "model.dtype=float32", "views.global_size=32", "optim.batch=8", "optim.steps=8",
     "optim.warmup_epochs=0.5", "init.freeze_backbone_epochs=0.1", "run.eval_every=0", "method.hidden=32",
@@ -47,6 +53,12 @@ def get_config():
         "opencell": Backbone(title="OpenCell, inductive", role="opencell", images="opencell", **pretrained),
         "opencell_all": Backbone(
             title="OpenCell, all images", role="opencell", images="opencell", part="all", **pretrained
+        ),
+        "adaptive": Backbone(
+            title="channel-adaptive, HPA FOV",
+            config="configs/dino_channel_adaptive.py",
+            images="hpa_fov",
+            options=(*TINY, *ADAPTIVE),
         ),
         "untrained": Backbone(title="untrained", role="untrained", untrained_of="hpa_fov", plans=("natural",)),
     }

@@ -6,8 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from protloc_jax.channels import ChannelPlan, ChannelSet
-    from protloc_jax.model.encoder import Encoder
+    pass
 
 
 def add_parser(subparsers) -> None:
@@ -71,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.embed import embed, skipped_file
     from protloc_jax.eval.load import load, untrained
+    from protloc_jax.eval.planned import planned, plans_of
 
     if args.plan != "list" and not args.out:
         raise ValueError("--out FILE: say which feature table to write, .h5ad or .parquet.")
@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
         channels = records.info.channel_set
         if args.plan == "list":
             print(f"weights   {encoder.provenance['weights']} ({encoder.channels})\nimages    {channels}")
-            print("\n".join(plan_lines(_plans(encoder, channels), encoder.dim)))
+            print("\n".join(plan_lines(plans_of(encoder.config, encoder.slots, channels), encoder.dim)))
             return 0
-        encoder = _planned(encoder, channels, args.plan)
+        encoder = planned(encoder, channels, args.plan)
         rows = records.manifest.rows(args.split)
         print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
@@ -115,35 +115,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0
-
-
-def _planned(encoder: Encoder, channels: ChannelSet, text: str) -> Encoder:
-    """The encoder reading images of `channels` by the plan of that text."""
-    from protloc_jax.channel_plans import plan_of
-    from protloc_jax.model.channel_reading import FILLING
-
-    if encoder.config.stem == "channels":
-        if text == "natural":
-            return encoder.for_channels(channels)
-        if text.partition(":")[0].strip() in FILLING:
-            raise ValueError(
-                f"channel plan '{text}' fills slots, and these weights have tokens of every channel and no slots to "
-                "fill: use natural (all channels at once) or per-channel."
-            )
-    elif text == "natural" and set(encoder.channels.names) <= set(channels.names):
-        return encoder
-    return encoder.with_plan(plan_of(text, encoder.slots, channels), channels)
-
-
-def _plans(encoder: Encoder, channels: ChannelSet) -> dict[str, ChannelPlan]:
-    """The plans that apply to these weights, by text."""
-    from protloc_jax.channel_plans import plans_for
-    from protloc_jax.model.channel_reading import FILLING
-
-    found = plans_for(encoder.slots, channels)
-    if encoder.config.stem == "joint":
-        return found
-    return {text: plan for text, plan in found.items() if text.partition(":")[0] not in FILLING}
 
 
 def _size(text: str) -> int | Literal["native"]:

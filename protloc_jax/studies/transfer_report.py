@@ -14,6 +14,7 @@ from protloc_jax.data import read as read_records
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.load import load, untrained
+from protloc_jax.eval.planned import planned
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.studies.transfer import Outcome
 from protloc_jax.studies.transfer_config import TransferStudy
@@ -105,4 +106,4 @@ def _encoder(study: TransferStudy, found: Outcome, cell: Cell, channels: Channel
     path = found.inputs.weights[of, study.seeds[0]].path
     size = "native" if study.size == "native" else int(study.size)
     encoder = untrained(path, size=size) if backbone.untrained_of else load(path, size=size)
-    return encoder.with_plan(own.wiring, channels)
+    return planned(encoder, channels, cell.plan)

@@ -162,7 +162,7 @@ def neighbours(table: Table) -> list[dict[str, Any]]:
 def differences(table: Table) -> list[dict[str, Any]]:
     """Paired differences by family, Holm-corrected within a family, level and evaluator.
 
-    plans at equal width: frozen, of one backbone, all pairs of plans of one width; backbones: frozen, of one plan, one of
+    plans at equal width: frozen, of one backbone, all pairs of plans of one width; backbones: frozen, of one plan among
     `COMPARED`; all at the largest fraction. Fine-tuned minus frozen stands in the curves.
     """
     found: list[dict[str, Any]] = []

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from protloc_jax.channel_plans import plans_for
+from protloc_jax.channel_plans import plan_of
 from protloc_jax.channels import ChannelPlan, ChannelSet
-from protloc_jax.config import load_file, to_dict
+from protloc_jax.config import from_mapping, load_file, to_dict
 from protloc_jax.data import info as record_info
 from protloc_jax.eval.load import is_foreign
+from protloc_jax.eval.planned import plans_of
+from protloc_jax.model.config import VitConfig
+from protloc_jax.model.vocabulary import entries
 from protloc_jax.studies.steps import Made, Word, Workshop, given, stated
 from protloc_jax.studies.transfer_config import Backbone, ImageSet, TransferStudy, of_level
+from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import load_meta
 from protloc_jax.train.experiment import Experiment
 
@@ -126,7 +130,7 @@ def frozen(study: TransferStudy, inputs: Inputs, shop: Workshop) -> dict[Cell, F
         channels = record_info.load(inputs.records[level.images].path).channel_set
         for name, backbone in study.backbones.items():
             if level_name in backbone.levels:
-                wirings = _plans(study, backbone, model_channels(study, inputs, name), channels)
+                wirings = _plans(study, inputs, name, channels, backbone.plans)
                 jobs += [(Cell(level_name, name, text, None), wiring) for text, wiring in wirings.items()]
     found: dict[Cell, Features] = {}
     with shop.phase("features", sum(len(seeds_of(study, cell.backbone)) for cell, _ in jobs)):
@@ -156,15 +160,17 @@ def finetuned(study: TransferStudy, inputs: Inputs, shop: Workshop) -> dict[Cell
             ]
             level = study.levels[cell.level]
             channels = record_info.load(inputs.records[level.images].path).channel_set
-            wirings = _plans(study, None, model_channels(study, inputs, cell.backbone), channels, (cell.plan,))
+            wirings = _plans(study, inputs, cell.backbone, channels, (cell.plan,))
             found[cell] = Features(tables, study.seeds, runs, wirings[cell.plan])
     return found
 
 
-def model_channels(study: TransferStudy, inputs: Inputs, name: str) -> ChannelSet:
-    """The channels of a backbone's slots."""
+def model_of(study: TransferStudy, inputs: Inputs, name: str) -> tuple[VitConfig, ChannelSet]:
+    """A backbone's transformer, and its slots (of one with tokens of every channel, its vocabulary)."""
     of = study.backbones[name].untrained_of or name
-    return ChannelSet(load_meta(inputs.weights[of, study.seeds[0]].path)["channels"])
+    meta = load_meta(_of_seed(inputs, of, study.seeds[0]).path)
+    model = from_mapping(VitConfig, meta["config"]["model"])
+    return model, slots_of(meta) if model.stem == "joint" else entries(model.channel_names)
 
 
 def split_name(fraction: float) -> str:
@@ -222,17 +228,12 @@ def _config(path: str) -> Made:
 
 
 def _plans(
-    study: TransferStudy,
-    backbone: Backbone | None,
-    model: ChannelSet,
-    images: ChannelSet,
-    texts: Sequence[str] = (),
+    study: TransferStudy, inputs: Inputs, name: str, images: ChannelSet, texts: Sequence[str]
 ) -> dict[str, ChannelPlan]:
-    from protloc_jax.channel_plans import plan_of
-
-    texts = texts or (backbone.plans if backbone else ())
-    every = plans_for(model, images, seeds=study.permutations) if "all" in texts else {}
-    return {**every, **{text: plan_of(text, model, images) for text in texts if text != "all"}}
+    """The plans that texts mean for a backbone and images; "all" is every plan that applies."""
+    model, slots = model_of(study, inputs, name)
+    every = plans_of(model, slots, images, seeds=study.permutations) if "all" in texts else {}
+    return {**every, **{text: plan_of(text, slots, images) for text in texts if text != "all"}}
 
 
 def _embedded(
@@ -258,7 +259,9 @@ def _tuned(study: TransferStudy, inputs: Inputs, cell: Cell, seed: int, shop: Wo
     words: list[Word] = [
         "pretrain", "--config", level.finetune, ("data.records=", inputs.records[level.images]),
         ("data.split_file=", inputs.splits[cell.level]), f"data.split_name={split_name(cell.fraction)}",
-        ("init.weights=", _of_seed(inputs, cell.backbone, seed)), f"init.plan={cell.plan}",
+        ("init.weights=", _of_seed(inputs, cell.backbone, seed)),
+        # Weights with tokens of every channel read all channels at once and have no slots that a plan could fill.
+        *([f"init.plan={cell.plan}"] if model_of(study, inputs, cell.backbone)[0].stem == "joint" else []),
         *level.finetune_options, f"run.seed={seed}", f"data.seed={seed}", "run.out={out}",
     ]  # fmt: skip
     name = f"finetune-{cell.level}-{cell.backbone}-{cell.plan}-{cell.fraction:g}-seed{seed}"
