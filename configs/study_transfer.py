@@ -72,7 +72,8 @@ def get_config():
                 "opencell": Backbone(title="OpenCell DINO, inductive", **pretrained),
                 "opencell_all": Backbone(title="OpenCell DINO, all images", part="all", **pretrained),
                 "adaptive": Backbone(
-                    title="channel-adaptive DINO, HPA FOV", config="configs/dino_channel_adaptive.py", images="hpa_fov"
+                    title="channel-adaptive DINO, HPA FOV", config="configs/dino_channel_adaptive.py", images="hpa_fov",
+                    plans=("natural", "per-channel"),
                 ),
                 "untrained": Backbone(title="untrained", role="untrained", untrained_of="opencell"),
             },

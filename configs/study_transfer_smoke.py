@@ -22,7 +22,7 @@ ADAPTIVE = (
     "views.global_size=32", "views.local_size=16", "views.n_local=2", "model.size=custom", "model.dim=32",
     "model.depth=2", "model.heads=2", "model.patch=8", "model.image_size=32", "model.dtype=float32",
     "model.drop_path=0", "model.remat=none", "method.out_dim=64", "method.hidden=64", "method.bottleneck=32",
-    "optim.batch=8",
+    "optim.batch=8", "optim.warmup_epochs=1",
 )  # fmt: skip
 TUNED = (
     "model.drop_path=0", "model.dtype=float32", "views.global_size=32", "optim.batch=8", "optim.steps=8",
@@ -56,6 +56,7 @@ def get_config():
         ),
         "adaptive": Backbone(
             title="channel-adaptive, HPA FOV",
+            plans=("natural", "per-channel"),
             config="configs/dino_channel_adaptive.py",
             images="hpa_fov",
             options=(*TINY, *ADAPTIVE),

@@ -118,7 +118,7 @@ def test_every_cell_runs_within_ten_minutes(place, tmp_path, monkeypatch):
     assert main(words_of(tmp_path)) == 0
     assert time.monotonic() - began < 600
     results = json.loads((tmp_path / "out" / "transfer.json").read_text())
-    names = ["imagenet", "hpa_fov", "hpa_sc", "opencell", "opencell_all", "untrained"]
+    names = ["imagenet", "hpa_fov", "hpa_sc", "opencell", "opencell_all", "untrained", "adaptive"]
     check_results(results, ["fov", "cell"], names)
     assert {c["name"] for c in results["controls"]} == {"labels permuted", "hand-made features", "source data"}
 
