@@ -27,7 +27,7 @@ not measured yet; the published 0.822 (HPA FOV, frozen) and 0.860 (fine-tuned) s
 
 from protloc_jax.config import to_config_dict
 from protloc_jax.eval.head_config import HeadConfig
-from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, TransferStudy
+from protloc_jax.studies.transfer.config import Backbone, ImageSet, Level, TransferStudy
 
 
 def get_config():

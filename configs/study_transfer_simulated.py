@@ -22,7 +22,7 @@ fine-tuning run (the same at every fraction, so smaller fractions see each image
 
 from protloc_jax.config import to_config_dict
 from protloc_jax.eval.head_config import HeadConfig
-from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, TransferStudy
+from protloc_jax.studies.transfer.config import Backbone, ImageSet, Level, TransferStudy
 
 
 def simulated(preset, proteins, fields, seed):

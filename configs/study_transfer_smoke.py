@@ -13,7 +13,7 @@ miniature HPA as colours.
 
 from protloc_jax.config import to_config_dict
 from protloc_jax.eval.head_config import HeadConfig
-from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, TransferStudy
+from protloc_jax.studies.transfer.config import Backbone, ImageSet, Level, TransferStudy
 
 RAW = "raw"
 # Steps large enough to tell the backbones of one seed apart.

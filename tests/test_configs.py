@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protloc_jax.config import load_file, to_json
-from protloc_jax.studies.transfer_config import TransferStudy
+from protloc_jax.studies.transfer.config import TransferStudy
 from protloc_jax.train.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent

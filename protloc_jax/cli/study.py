@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.cli.main import main
     from protloc_jax.config import load_file, to_json
     from protloc_jax.devices import set_up_compilation_cache
-    from protloc_jax.studies import transfer
     from protloc_jax.studies.steps import StudyStopped, Workshop
-    from protloc_jax.studies.transfer_config import TransferStudy
-    from protloc_jax.studies.transfer_report import write_report
+    from protloc_jax.studies.transfer.config import TransferStudy
+    from protloc_jax.studies.transfer.report import write_report
+    from protloc_jax.studies.transfer.run import run as run_study
     from protloc_jax.train.run_lock import RunLock
 
     study = load_file(args.config, TransferStudy, args.overrides)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with RunLock(out):
             shop = Workshop(out, lambda words: main(list(words)))
-            found = transfer.run(study, shop)
+            found = run_study(study, shop)
             (out / "transfer.json").write_text(json.dumps(found.results, indent=1) + "\n")
             written = write_report(study, found)
     except StudyStopped as stopped:

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from protloc_jax.cli.main import main
 from protloc_jax.config import load_file, to_json
-from protloc_jax.studies.transfer_config import TransferStudy
+from protloc_jax.studies.transfer.config import TransferStudy
 
 ROOT = Path(__file__).parents[2]
 # Of the smoke study one level, two backbones and one fraction, but every kind of step.

@@ -16,8 +16,8 @@ from protloc_jax.model.config import VitConfig
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.model.flops import parameter_shapes
 from protloc_jax.report import plots
-from protloc_jax.studies.transfer_figures import attention_figure, seen
-from protloc_jax.studies.transfer_page import build
+from protloc_jax.studies.transfer.figures import attention_figure, seen
+from protloc_jax.studies.transfer.page import build
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 

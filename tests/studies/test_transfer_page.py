@@ -15,10 +15,10 @@ from transfer_results import CLASSES, interval, results, row
 
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.report import curve_plots
-from protloc_jax.studies import transfer_figures, transfer_page
-from protloc_jax.studies.transfer_page import build, csv_text, table_rows
-from protloc_jax.studies.transfer_published import PUBLISHED, number_text, published_beside, published_rows
-from protloc_jax.studies.transfer_table import difference_text, lead_pairs, lead_rows, pick, plan_rows
+from protloc_jax.studies.transfer import figures
+from protloc_jax.studies.transfer.page import build, csv_text, table_rows
+from protloc_jax.studies.transfer.published import PUBLISHED, number_text, published_beside, published_rows
+from protloc_jax.studies.transfer.table import difference_text, lead_pairs, lead_rows, pick, plan_rows
 
 
 def tables_of(page: str) -> dict[str, list[list[str]]]:
@@ -170,7 +170,7 @@ def test_synthetic_is_said_on_every_table_and_figure_and_only_there():
 def test_every_figure_carries_the_note(monkeypatch):
     notes = []
     monkeypatch.setattr(curve_plots, "_note", lambda axes, note: notes.append(note))
-    monkeypatch.setattr(transfer_figures.plots, "_note", lambda axes, note: notes.append(note))
+    monkeypatch.setattr(figures.plots, "_note", lambda axes, note: notes.append(note))
     page = build(results())
     assert len(notes) == page.render().count("<figure>") and set(notes) == {"synthetic images"}
 
@@ -219,7 +219,7 @@ def test_curves_mark_the_crossover_and_published_values(monkeypatch):
     )
     some = results()
     some["curves"][0]["points"].reverse()
-    transfer_figures.fraction_figure(some, "fov")
+    figures.fraction_figure(some, "fov")
     (panel,) = seen["panels"]
     assert panel.title == "HPA-like fields\nper-channel" and list(panel.fractions) == [0.1, 1.0]
     assert panel.marks == {"crossover": 1.0}
@@ -228,29 +228,27 @@ def test_curves_mark_the_crossover_and_published_values(monkeypatch):
 
 
 def test_classes_are_shown_for_the_best_frozen_backbone_and_its_fine_tuned_form():
-    systems = transfer_figures.class_systems(results(), "fov")
+    systems = figures.class_systems(results(), "fov")
     assert list(systems) == ["HPA-like fields, frozen", "HPA-like fields, fine-tuned"]
     assert [r["macro_f1"] for r in systems.values()] == [interval(0.781), interval(0.833)]
-    assert transfer_figures.confusion_figure(systems["HPA-like fields, frozen"], CLASSES) is None
-    cells = transfer_figures.class_systems(results(), "cell")["HPA-like cells, frozen"]
-    assert transfer_figures.confusion_figure(cells, CLASSES) is not None
+    assert figures.confusion_figure(systems["HPA-like fields, frozen"], CLASSES) is None
+    cells = figures.class_systems(results(), "cell")["HPA-like cells, frozen"]
+    assert figures.confusion_figure(cells, CLASSES) is not None
 
 
 def test_maps_are_drawn_with_the_labels_that_stand_alone(monkeypatch):
     seen = {}
-    monkeypatch.setattr(transfer_figures, "hpa_umap", lambda x, epochs: seen.setdefault("epochs", epochs) and x[:, :2])
-    monkeypatch.setattr(
-        transfer_figures.map_plots, "feature_maps", lambda maps, **o: seen.setdefault("maps", maps) and b""
-    )
+    monkeypatch.setattr(figures, "hpa_umap", lambda x, epochs: seen.setdefault("epochs", epochs) and x[:, :2])
+    monkeypatch.setattr(figures.map_plots, "feature_maps", lambda maps, **o: seen.setdefault("maps", maps) and b"")
     obs = pd.DataFrame({"id": list("abcd"), "labels": ["er", "er;golgi", None, "golgi"]})
-    transfer_figures.map_figure({"one": FeatureTable(np.eye(4, dtype=np.float32), obs, {})}, epochs=7)
+    figures.map_figure({"one": FeatureTable(np.eye(4, dtype=np.float32), obs, {})}, epochs=7)
     points, labels = seen["maps"]["one"]
     assert seen["epochs"] == 7 and points.shape == (4, 2) and labels == ["er", "", "", "golgi"]
 
 
 def test_the_page_says_how_maps_were_made(monkeypatch):
-    monkeypatch.setattr(transfer_figures, "hpa_umap", lambda x, epochs: x[:, :2])
+    monkeypatch.setattr(figures, "hpa_umap", lambda x, epochs: x[:, :2])
     obs = pd.DataFrame({"id": [str(i) for i in range(20)], "labels": ["er", "golgi"] * 10})
     table = FeatureTable(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32), obs, {})
-    text = transfer_page.build(results(), maps={"HPA, per-channel": table}).render()
+    text = build(results(), maps={"HPA, per-channel": table}).render()
     assert "15 neighbours, Euclidean, spectral start, min_dist 0.1, spread 4, 2,600 epochs, seed 42" in text

@@ -18,10 +18,10 @@ from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.eval.heads import ClassifyConfig, classify
 from protloc_jax.studies.overview import question
 from protloc_jax.studies.overview import score as overview_score
-from protloc_jax.studies.transfer_config import Backbone, ImageSet, Level, TransferStudy
-from protloc_jax.studies.transfer_results import Table, crossover, curves, differences, rows_with_choices
-from protloc_jax.studies.transfer_scores import Scored, Scoring, read, score, score_probabilities, write
-from protloc_jax.studies.transfer_steps import Cell, Features
+from protloc_jax.studies.transfer.cells import Cell, Features
+from protloc_jax.studies.transfer.config import Backbone, ImageSet, Level, TransferStudy
+from protloc_jax.studies.transfer.results import Table, crossover, curves, differences, rows_with_choices
+from protloc_jax.studies.transfer.scores import Scored, Scoring, read, score, score_probabilities, write
 
 CLASSES = ("er", "golgi", "vesicles")
 HEAD = HeadConfig(arch="linear", epochs=20, batch=32, lr=0.05, seeds=(0, 1), decision="validation")

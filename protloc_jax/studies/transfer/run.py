@@ -17,16 +17,15 @@ from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.own_classifier import load_own, own_probabilities
 from protloc_jax.model.config import VitConfig
-from protloc_jax.studies import transfer_results as made_of
-from protloc_jax.studies import transfer_scores as cells
-from protloc_jax.studies import transfer_steps as steps
 from protloc_jax.studies.overview import synthetic_source
 from protloc_jax.studies.steps import Made, Workshop
-from protloc_jax.studies.transfer_config import TransferStudy
-from protloc_jax.studies.transfer_controls import controls
-from protloc_jax.studies.transfer_published import PUBLISHED
-from protloc_jax.studies.transfer_scores import Scored, Scoring
-from protloc_jax.studies.transfer_steps import Cell, Features, Inputs, split_name
+from protloc_jax.studies.transfer import cells, scores
+from protloc_jax.studies.transfer import results as made_of
+from protloc_jax.studies.transfer.cells import Cell, Features, Inputs, split_name
+from protloc_jax.studies.transfer.config import TransferStudy
+from protloc_jax.studies.transfer.controls import controls
+from protloc_jax.studies.transfer.published import PUBLISHED
+from protloc_jax.studies.transfer.scores import Scored, Scoring
 from protloc_jax.train.checkpoint_files import load_meta
 
 TITLES = {"fov": "fields of view", "cell": "single cells"}
@@ -42,12 +41,12 @@ class Outcome(NamedTuple):
 
 def run(study: TransferStudy, shop: Workshop) -> Outcome:
     """Do or find every step and put the results together."""
-    steps.refuse_missing(study)
-    records = steps.prepare(study, shop)
-    splits = steps.split(study, records, shop)
-    inputs = Inputs(records, splits, steps.weights(study, records, splits, shop))
-    features = steps.frozen(study, inputs, shop)
-    features |= steps.finetuned(study, inputs, shop)
+    cells.refuse_missing(study)
+    records = cells.prepare(study, shop)
+    splits = cells.split(study, records, shop)
+    inputs = Inputs(records, splits, cells.weights(study, records, splits, shop))
+    features = cells.frozen(study, inputs, shop)
+    features |= cells.finetuned(study, inputs, shop)
     with shop.phase("scores", len(features)):
         scored = {cell: _score(study, inputs, cell, own, shop) for cell, own in features.items()}
     tested = controls(study, inputs, features, scored, shop)
@@ -105,14 +104,14 @@ def _score(study: TransferStudy, inputs: Inputs, cell: Cell, own: Features, shop
     def work(folder: Path) -> None:
         tables = [read_features(table.path) for table in own.tables]
         file = split_file.read(split.path)
-        found = cells.score(tables, file, names, scoring)
+        found = scores.score(tables, file, names, scoring)
         if own.runs and "head" in scoring.evaluators:
             images = inputs.records[study.levels[cell.level].images]
             pairs = zip(own.runs, tables, strict=True)
             probabilities = [_own(study, run, table, images) for run, table in pairs]
-            mine = cells.score_probabilities(tables, probabilities, file, names[0], scoring)
+            mine = scores.score_probabilities(tables, probabilities, file, names[0], scoring)
             found = Scored(found.entries | mine.entries, found.counts | mine.counts)
-        cells.write(found, folder)
+        scores.write(found, folder)
 
     tuned = "" if cell.fraction is None else f"-tuned-{cell.fraction:g}"
     made = shop.compute(
@@ -121,7 +120,7 @@ def _score(study: TransferStudy, inputs: Inputs, cell: Cell, own: Features, shop
         settings={"scoring": to_dict(scoring), "splits": names},
         uses=[split, *own.tables, *own.runs],
     )
-    return cells.read(made.path)
+    return scores.read(made.path)
 
 
 def _own(study: TransferStudy, run: Made, table: FeatureTable, records: Made) -> np.ndarray:
@@ -178,5 +177,5 @@ def _backbone(study: TransferStudy, inputs: Inputs, name: str) -> dict[str, Any]
         "model": f"ViT-{size}/{vit.patch}",
         "dim": vit.shape.dim,
         "channels": ", ".join(channel[0] for channel in meta["channels"]),
-        "seeds": list(steps.seeds_of(study, name)),
+        "seeds": list(cells.seeds_of(study, name)),
     }

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protloc_jax.config import nearest
-from protloc_jax.studies.transfer_published import NATURAL_PLANS, PUBLISHED, published_beside, published_text
+from protloc_jax.studies.transfer.published import NATURAL_PLANS, PUBLISHED, published_beside, published_text
 
 # What stands in the lead table of a level: the paper's evaluator where it ran, else the next that did.
 EVALUATORS = {"fov": ("head", "probe", "knn"), "cell": ("knn", "head", "probe")}

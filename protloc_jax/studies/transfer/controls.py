@@ -18,12 +18,12 @@ from protloc_jax.eval import statistics
 from protloc_jax.eval.baselines import NAMES, handmade_tables
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.heads import ClassifyConfig, classify
-from protloc_jax.studies import transfer_scores as cells
 from protloc_jax.studies.overview import Question, question
 from protloc_jax.studies.steps import Made, Word, Workshop
-from protloc_jax.studies.transfer_config import TransferStudy
-from protloc_jax.studies.transfer_scores import Scored, Scoring, mean_over_repeats
-from protloc_jax.studies.transfer_steps import Cell, Features, Inputs, split_name
+from protloc_jax.studies.transfer import scores
+from protloc_jax.studies.transfer.cells import Cell, Features, Inputs, split_name
+from protloc_jax.studies.transfer.config import TransferStudy
+from protloc_jax.studies.transfer.scores import Scored, Scoring, mean_over_repeats
 
 FILE = "control.json"
 
@@ -100,7 +100,7 @@ def _handmade(study: TransferStudy, inputs: Inputs, level: str, shop: Workshop) 
     def work(folder: Path) -> None:
         with read_records.open(records.path) as images:
             tables = handmade_tables(images, np.arange(images.n))
-        found = [cells.score([tables[n]], split_file.read(split.path), [name], scoring) for n in NAMES]
+        found = [scores.score([tables[n]], split_file.read(split.path), [name], scoring) for n in NAMES]
         simple, texture = (one.counts["head", name] for one in found)
         difference = statistics.paired_difference(texture, simple, mean_over_repeats, resamples=study.resamples)
         entry = {

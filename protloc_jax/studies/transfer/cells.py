@@ -16,7 +16,7 @@ from protloc_jax.eval.planned import plans_of
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import entries
 from protloc_jax.studies.steps import Made, Word, Workshop, given, stated
-from protloc_jax.studies.transfer_config import Backbone, ImageSet, TransferStudy, of_level
+from protloc_jax.studies.transfer.config import Backbone, ImageSet, TransferStudy, of_level
 from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import load_meta
 from protloc_jax.train.experiment import Experiment

@@ -10,9 +10,9 @@ import numpy as np
 
 from protloc_jax.channel_plans import shown
 from protloc_jax.eval import statistics
-from protloc_jax.studies.transfer_config import TransferStudy
-from protloc_jax.studies.transfer_scores import Scored, mean_over_repeats
-from protloc_jax.studies.transfer_steps import Cell, Features, split_name
+from protloc_jax.studies.transfer.cells import Cell, Features, split_name
+from protloc_jax.studies.transfer.config import TransferStudy
+from protloc_jax.studies.transfer.scores import Scored, mean_over_repeats
 
 FROZEN, FINETUNED, OWN_HEAD = "frozen", "finetuned", "finetuned, own head"
 # Plans by which backbones are compared with one another; the others are variants of these.

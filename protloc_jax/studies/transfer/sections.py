@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from protloc_jax.report.html import Report
-from protloc_jax.studies import transfer_figures as figures
-from protloc_jax.studies.transfer_table import (
+from protloc_jax.studies.transfer import figures
+from protloc_jax.studies.transfer.table import (
     DASH,
     EVALUATOR_WORDS,
     control_rows,
