@@ -122,7 +122,7 @@ def test_protein_scores_are_means_of_probabilities_then_the_cut():
     p = np.array([[0.9], [0.9], [0.0], [0.6], [0.1]])
     made = outcome.pooled([p], task, [split], cut=np.full((1, 1), 0.5))
     seen = []
-    entry, counts = trained_heads._scored(
+    entry, counts = trained_heads.summarised(
         [made, made], task, [split], lambda c: (seen.append(c), {"low": 0, "high": 1})[1]
     )
     assert counts.sum(axis=0).tolist() == [[[3], [0], [2]]] * 2
