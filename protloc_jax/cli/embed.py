@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Literal
 
+from protloc_jax.cli.options import add_embedding
+
 if TYPE_CHECKING:
     pass
 
@@ -45,17 +47,7 @@ def add_parser(subparsers) -> None:
         metavar="PX|native",
         help="side images are brought to (0: as trained; native: as they are, neither resized nor cropped)",
     )
-    parser.add_argument("--batch", type=int, default=64, help="images a batch")
-    parser.add_argument(
-        "--bad",
-        choices=("stop", "skip"),
-        default="stop",
-        help="damaged records: stop (default), or leave them out and list them in OUT.skipped.csv",
-    )
-    parser.add_argument(
-        "--max-bad", type=float, default=0.001, metavar="SHARE", help="largest share of images that --bad skip may skip"
-    )
-    parser.add_argument("--part", type=int, default=4096, help="images between saved parts")
+    add_embedding(parser, listed_in="OUT.skipped.csv")
 
 
 def run(args: argparse.Namespace) -> int:

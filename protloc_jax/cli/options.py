@@ -11,6 +11,21 @@ from typing import Any
 from protloc_jax import config as configs
 
 
+def add_embedding(parser: argparse.ArgumentParser, *, listed_in: str) -> None:
+    """Options of a command that embeds images: batch, saved parts, and what is done about damaged records."""
+    parser.add_argument("--batch", type=int, default=64, help="images a batch")
+    parser.add_argument("--part", type=int, default=4096, help="images between saved parts")
+    parser.add_argument(
+        "--bad",
+        choices=("stop", "skip"),
+        default="stop",
+        help=f"damaged records: stop (default), or leave them out and list them in {listed_in}",
+    )
+    parser.add_argument(
+        "--max-bad", type=float, default=0.001, metavar="SHARE", help="largest share of images that --bad skip may skip"
+    )
+
+
 def add_fields(parser: argparse.ArgumentParser, cls: type, skip: tuple[str, ...] = ()) -> None:
     """One option a field of a config dataclass; what is not given stays out of the namespace's values (None)."""
     for key, hint, default, text in configs.describe(cls):

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protloc_jax.cli.options import add_embedding
+
 if TYPE_CHECKING:
     from protloc_jax.eval.features import FeatureTable
     from protloc_jax.eval.head_file import Heads
@@ -38,17 +40,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--uncalibrated", action="store_true", help="the heads' own probabilities")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only images of one split of the records")
-    parser.add_argument("--batch", type=int, default=64, help="images a batch")
-    parser.add_argument("--part", type=int, default=4096, help="images between saved parts")
-    parser.add_argument(
-        "--bad",
-        choices=("stop", "skip"),
-        default="stop",
-        help="damaged records: stop (default), or leave them out and list them",
-    )
-    parser.add_argument(
-        "--max-bad", type=float, default=0.001, metavar="SHARE", help="largest share of images that --bad skip may skip"
-    )
+    add_embedding(parser, listed_in="a table beside OUT")
 
 
 def run(args: argparse.Namespace) -> int:

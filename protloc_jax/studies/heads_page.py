@@ -11,7 +11,7 @@ import numpy as np
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.report import class_plots, plots
 from protloc_jax.report.html import Report
-from protloc_jax.studies.page import MOST_CLASSES, umap_of
+from protloc_jax.studies.page import MOST_CLASSES, differences, umap_of
 
 HEADS = {"linear": "linear heads", "simple": "MLP heads", "residual": "residual heads"}
 DECISIONS = {
@@ -149,18 +149,7 @@ def _scores(page: Report, results: Mapping[str, Any], best: str, note: str) -> N
             plots.bars(bars, label=f"macro-F1, {words}", note=note, chance=prior),
             caption=f"Macro-F1 {words} with {level} % intervals; dashed: drawing labels by their frequency.",
         )
-    if results["differences"]:
-        rows = [
-            {
-                "difference": f"{d['first']} − {d['second']}",
-                "macro-F1": d["macro_f1"]["estimate"],
-                "low": d["macro_f1"]["low"],
-                "high": d["macro_f1"]["high"],
-                "p (Holm)": d["p_value_holm"],
-            }
-            for d in results["differences"]
-        ]
-        page.table(rows, caption="Paired differences over the same groups; p-values are Holm-corrected.")
+    differences(page, results)
 
 
 def _spread(page: Report, results: Mapping[str, Any]) -> None:

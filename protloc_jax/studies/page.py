@@ -18,6 +18,7 @@ from protloc_jax.report import plots
 from protloc_jax.report.html import Report
 
 EVALUATORS = {"knn": "k-NN", "probe": "linear probe"}
+HEAD = "trained head"
 # A confusion matrix of more classes cannot be read on a page.
 MOST_CLASSES = 40
 
@@ -86,6 +87,23 @@ def build(
     return page
 
 
+def differences(page: Report, results: Mapping[str, Any]) -> None:
+    """The table of paired differences, where there are any."""
+    if results["differences"]:
+        rows = [
+            {
+                "evaluator": EVALUATORS.get(d["evaluator"], HEAD),
+                "difference": f"{d['first']} − {d['second']}",
+                "macro-F1": d["macro_f1"]["estimate"],
+                "low": d["macro_f1"]["low"],
+                "high": d["macro_f1"]["high"],
+                "p (Holm)": d["p_value_holm"],
+            }
+            for d in results["differences"]
+        ]
+        page.table(rows, caption="Paired differences over the same groups; p-values are Holm-corrected.")
+
+
 def umap_of(x: np.ndarray) -> np.ndarray:
     """A two-dimensional UMAP [N, 2] of features [N, D] (cosine, 15 neighbours, min_dist 0.1, seed 0)."""
     import warnings
@@ -125,19 +143,7 @@ def _scores(page: Report, results: Mapping[str, Any], best: str, note: str) -> N
                 plots.bars(bars, label=f"macro-F1, {title}", note=note, chance=prior),
                 caption=f"{title}: macro-F1 with 95 % intervals; dashed: drawing labels by their frequency.",
             )
-    if results["differences"]:
-        rows = [
-            {
-                "evaluator": EVALUATORS[d["evaluator"]],
-                "difference": f"{d['first']} − {d['second']}",
-                "macro-F1": d["macro_f1"]["estimate"],
-                "low": d["macro_f1"]["low"],
-                "high": d["macro_f1"]["high"],
-                "p (Holm)": d["p_value_holm"],
-            }
-            for d in results["differences"]
-        ]
-        page.table(rows, caption="Paired differences over the same groups; p-values are Holm-corrected.")
+    differences(page, results)
 
 
 def _neighbours(page: Report, results: Mapping[str, Any], published: Mapping[str, float], note: str) -> None:

@@ -24,6 +24,8 @@ from protloc_jax.train.initial_model import beginning, with_architecture
 from protloc_jax.train.methods import METHODS
 from protloc_jax.train.resume import ResumeRefused
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 ADAPTIVE = "model.stem=channels"
 OTHERS = parse("lipid,dapi")
 
@@ -34,18 +36,6 @@ def run(out, *overrides, channels=tiny.CHANNELS):
     facts = tiny.facts(channels=channels)
     outcome = tiny.fit(begins.experiment, tiny.batches, facts, initial=begins.initial, step=tiny.cheap_step())
     return begins, outcome
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Both runs of this file compile the same programs; the second reads them from a folder."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,9 @@ SHORT = ("optim.steps=9", "run.checkpoint_every=4")
 KEY = jax.random.key(0)
 
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
 class Killed(Exception):
     """A crash at a place of the test's choosing."""
 
@@ -61,18 +64,6 @@ def saved_at_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every run of this file compiles the same few programs; all but the first read them from a folder."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")

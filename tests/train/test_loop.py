@@ -20,6 +20,8 @@ from protloc_jax.train.loop import Exit
 from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.state import examples_seen
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 class Lines:
     """A console that remembers."""
@@ -63,18 +65,6 @@ def saved_at_once(monkeypatch):
     """Steps of no length would overtake the writing of checkpoints, and these tests count them."""
     save = Checkpointer.save
     monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every run of this file compiles the same few programs; all but the first read them from a folder."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
