@@ -19,7 +19,7 @@ Reported: the last epoch of everything, every plan, every fraction, as found.
 Budget: ViT of 4 blocks x 128, patch 8, 64-pixel crops; 500 steps of 32 images a pretraining run, 300 steps of 32 a
 fine-tuning run (the same at every fraction, so smaller fractions see each image more often).
 
-Measured (synthetic images, macro-F1 of heads, 43 test proteins): natural .336, permuted .335 and .301; per channel .243,
+Measured (synthetic, macro-F1 of heads, 43 test proteins): natural .336, permuted .335 and .301; per channel .243,
 replicated .237; fine-tuned - frozen -.014, +.003, -.010, -.003 at 10, 25, 50, 100 %. Neither expectation was met; the
 fine-tuning budget was too small to learn (its own head .198, chance .197). All controls passed. benchmarks/NOTES.md.
 """
