@@ -175,7 +175,8 @@ def test_what_cannot_be_is_refused_before_anything_is_done(place, tmp_path, monk
         (wrong[:1], "only: no 'hpa_fow'. Did you mean 'hpa_fov'?"),
         (wrong[1:2], "evaluators=heads: one or more of head, knn"),
         (wrong[2:], "size=big: 0, a number of pixels, or native"),
-        (["images.opencell.raw=nowhere", "at=fov", "only=opencell"], "images.opencell.raw=nowhere"),
+        (["images.opencell.raw=nowhere", "at=fov", "only=opencell", "source_control="], "images.opencell.raw=nowhere"),
+        (["only=opencell"], "source_control=hpa_sc: no backbone that takes part is pretrained on these images"),
         (["backbones.hpa_fov.weights=x"], "say one of weights, config, untrained_of"),
     ):
         assert main(words_of(tmp_path, *words)) == 2

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from protloc_jax.channel_plans import plan_of
 from protloc_jax.channels import ChannelPlan, ChannelSet
@@ -272,9 +271,3 @@ def _of_seed(inputs: Inputs, name: str, seed: int) -> Made:
     """The weights of a seed; weights from elsewhere serve all seeds."""
     own = inputs.weights.get((name, seed))
     return own or next(made for (backbone, _), made in inputs.weights.items() if backbone == name)
-
-
-def run_log(run: Made) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    file = run.path / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines() if line] if file.is_file() else []

@@ -208,4 +208,9 @@ def _unknown(study: TransferStudy) -> list[str]:
         if of is not None and not of.config:
             problems.append(f"backbones.{name}.untrained_of={backbone.untrained_of}: that one is not trained here.")
     known("source_control", study.source_control, study.images)
+    if study.source_control and not any(b.images == study.source_control for b in study.backbones.values()):
+        problems.append(
+            f"source_control={study.source_control}: no backbone that takes part is pretrained on these images; "
+            "let one take part (only), or set source_control= to go without this control."
+        )
     return problems

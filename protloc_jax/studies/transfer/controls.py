@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,3 @@ def _interval(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _level_of(study: TransferStudy, name: str) -> str:
     """The level beside which the source control stands: single cells for a backbone of single cells."""
     return "cell" if study.backbones[name].role == "hpa_sc" and "cell" in study.levels else next(iter(study.levels))
-
-
-def failed(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The controls that did not pass, in words."""
-    return [f"{c['name']} ({c['level']}): expected {c['expected']}" for c in found if c["passed"] is False]

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from protloc_jax.config import to_dict
 from protloc_jax.data.durable import write_whole
 from protloc_jax.data.split_file import SplitFile
 from protloc_jax.data.splits import Split
@@ -217,8 +216,3 @@ def _labelled_ids(table: FeatureTable, label: str) -> list[str]:
     """Ids of the rows that have a label, in order, as `question` keeps them."""
     filled = table.obs[label].fillna("").astype(str) != ""
     return list(table.obs["id"].astype(str)[filled])
-
-
-def settings_of(scoring: Scoring) -> dict[str, Any]:
-    """All that decides a score besides tables and splits, JSON-able."""
-    return to_dict(scoring)
