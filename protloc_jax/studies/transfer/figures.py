@@ -12,7 +12,7 @@ from protloc_jax.eval.attention_maps import attention_maps, overlay, stretched
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.report import curve_plots, map_plots, plots
-from protloc_jax.studies.transfer.feature_map import EPOCHS, hpa_umap, single_labels
+from protloc_jax.studies.feature_map import EPOCHS, hpa_umap, single_labels
 from protloc_jax.studies.transfer.published import PUBLISHED, number_text, published_beside
 from protloc_jax.studies.transfer.table import EVALUATOR_WORDS, difference_text, lead_pairs
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.report.html import Report
+from protloc_jax.studies.feature_map import EPOCHS, hpa_umap, settings_text
 from protloc_jax.studies.transfer import figures, sections
-from protloc_jax.studies.transfer.feature_map import EPOCHS, hpa_umap, settings_text
 from protloc_jax.studies.transfer.figures import Attention
 from protloc_jax.studies.transfer.published import PUBLISHED, published_rows
 from protloc_jax.studies.transfer.sections import add_figure, capital
