@@ -16,7 +16,7 @@ _GREY = "#555555"
 
 @dataclass(frozen=True)
 class EpochLine:
-    """A score over epochs: mean [E] over seeds, each seed [S, E]; the last point is the result, the best only marked."""
+    """A score over epochs: mean [E] over seeds, and each seed [S, E]. The last point is the result."""
 
     epochs: Sequence[float]
     mean: Sequence[float]

@@ -19,7 +19,7 @@ _MARKS = "o^s"
 
 def feature_maps(
     maps: Mapping[str, tuple[np.ndarray, Sequence[str]]], *, classes: Sequence[str] = (), axis: str = "UMAP",
-    other: str = "no label or several", columns: int = 2, note: str = "",
+    other: str = "no label or several", legend: str = "only label", columns: int = 2, note: str = "",
 ) -> bytes:  # fmt: skip
     """Maps {title: (points [N, 2], a label each)} side by side; points labelled "" are grey, under the others.
 
@@ -59,6 +59,6 @@ def feature_maps(
         drawn = [(names[i], colours[i], marks[i]) for i in kept] + ([(other, _GREY, "o")] if grey else [])
         handles = [Line2D([], [], ls="", marker=m, color=c, ms=6, label=n) for n, c, m in drawn]
         if handles:
-            figure.legend(handles=handles, loc="outside right center", fontsize=8, title="only label")
+            figure.legend(handles=handles, loc="outside right center", fontsize=8, title=legend)
         _note(grid[0, 0], note)
         return figure_bytes(figure)

@@ -37,12 +37,17 @@ def corrected(tables: Sequence[FeatureTable], steps: str, profiling: Profiling) 
         return list(tables)
     parsed, found = corrections.parse(steps), []
     for table in tables:
-        controls = negative_controls(table.obs, profiling.columns)
+        controls = controls_of(table, profiling)
         if not controls.any():
             words = ", ".join(profiling.columns.controls)
             raise ValueError(f"correction '{steps}': no field of {words} to fit it on.")
         found.append(corrections.fit(parsed, table, controls).apply(table))
     return found
+
+
+def controls_of(table: FeatureTable, profiling: Profiling) -> np.ndarray:
+    """Which fields [N] bool are of the negative control."""
+    return negative_controls(table.obs, profiling.columns)
 
 
 def profiles(tables: Sequence[FeatureTable], steps: str, profiling: Profiling) -> Treatments:

@@ -37,6 +37,11 @@ class Outcome(NamedTuple):
     inputs: Inputs
     features: dict[Cell, list[Features]]
 
+    @property
+    def sources(self) -> dict[Cell, dict[tuple[int, str], list[Made]]]:
+        """The weights behind each cell's last features, by seed and part, one a channel."""
+        return {cell: each[0].weights for cell, each in self.features.items()}
+
 
 def run(study: WsDinoStudy, shop: Workshop) -> Outcome:
     """Do or find every step and put the results together."""
@@ -93,7 +98,7 @@ def _baselines(study: WsDinoStudy, inputs: Inputs, shop: Workshop) -> dict[Cell,
                 made = baselines.baseline_tables(inputs.records[screen], screen, shop)
                 for name in study.baselines:
                     key = (study.seeds[0], runs.ALL)
-                    found[Cell(screen, name, BASELINE, "transductive")] = Features({key: [made[name]]}, None)
+                    found[Cell(screen, name, BASELINE, "transductive")] = Features({key: [made[name]]}, {}, None)
     return found
 
 

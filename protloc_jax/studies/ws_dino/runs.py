@@ -34,10 +34,12 @@ class Features(NamedTuple):
     """Feature tables of a cell at one checkpoint.
 
     tables  by seed and by part (the whole, or a fold), one table a channel
+    weights what the tables were made with, in the same form
     epoch   passes over the training images, None where nothing was trained
     """
 
     tables: dict[tuple[int, str], list[Made]]
+    weights: dict[tuple[int, str], list[Made]]
     epoch: float | None
 
 
@@ -130,7 +132,7 @@ def embed(
                 ]
                 for key, sources in taken.items()
             }
-            found.setdefault(cell, []).append(Features(tables, epoch))
+            found.setdefault(cell, []).append(Features(tables, taken, epoch))
     return found
 
 
