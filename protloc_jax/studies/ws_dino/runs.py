@@ -96,15 +96,17 @@ def parts_of(study: WsDinoStudy, cell: Cell) -> list[str]:
 
 def train(study: WsDinoStudy, inputs: Inputs, shop: Workshop) -> dict[Cell, dict[tuple[int, str], list[Made]]]:
     """Runs by cell, then by seed and part, one a channel; of untrained cells the run that they are taken from."""
-    jobs = [(cell, seed, part) for cell in cells_of(study) for seed in study.seeds for part in parts_of(study, cell)]
-    jobs = [job for job in jobs if study.arms[job[0].arm].kind != "frozen"]
+    cells = cells_of(study)
+    lent = {cell: _lender(study, cell, cells) for cell in cells if study.arms[cell.arm].kind == "untrained"}
+    own = [cell for cell in cells if study.arms[cell.arm].kind != "frozen" and lent.get(cell) is None]
+    jobs = [(cell, seed, part) for cell in own for seed in study.seeds for part in parts_of(study, cell)]
     found: dict[Cell, dict[tuple[int, str], list[Made]]] = {}
     with shop.phase("pretraining", sum(len(_channels(study, inputs, cell)) for cell, _, _ in jobs)):
         for cell, seed, part in jobs:
             channels = _channels(study, inputs, cell)
             runs = [_pretrained(study, inputs, cell, seed, part, channel, shop) for channel in channels]
             found.setdefault(cell, {})[seed, part] = runs
-    return found
+    return found | {cell: found[lender] for cell, lender in lent.items() if lender is not None}
 
 
 def embed(
@@ -134,6 +136,14 @@ def embed(
             }
             found.setdefault(cell, []).append(Features(tables, taken, epoch))
     return found
+
+
+def _lender(study: WsDinoStudy, cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The trained cell whose runs tell what they began with; None where they began with weights from elsewhere."""
+    if study.models[cell.model].init:
+        return None
+    alike = [c for c in cells if (c.screen, c.model, c.training) == (cell.screen, cell.model, cell.training)]
+    return next((c for c in alike if study.arms[c.arm].kind == "trained"), None)
 
 
 def spaced(steps: Sequence[int], count: int) -> list[int]:
@@ -196,8 +206,8 @@ def _beginning(inputs: Inputs, cell: Cell, arm: Arm, model: Model, channel: str)
     """What a run begins with, and the overrides of model and arm. Untrained: fresh weights, looked at before step 1."""
     options = [text.replace("{channel}", channel) for text in (*model.options, *arm.options)]
     if arm.kind == "untrained":
-        fresh = [text for text in options if not text.startswith(("init.", "optim.steps", "run.checkpoint_every"))]
-        return [*fresh, "optim.steps=1", "run.checkpoint_every=0"]
+        fresh = [text for text in options if not text.startswith("init.")]
+        return [*fresh, "optim.steps=1", "optim.warmup_epochs=0", "run.checkpoint_every=0"]
     begins: list[Word] = [("init.weights=", inputs.init[cell.model])] if model.init else []
     return [*begins, *options]
 
