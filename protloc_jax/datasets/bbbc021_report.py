@@ -30,9 +30,9 @@ def treatments(manifest: Manifest) -> pd.DataFrame:
                 "compound": compound,
                 "concentration": dose,
                 "batches": ";".join(sorted(set(rows["batch"]), key=lambda b: (len(b), b))),
-                "plates": rows["plate"].nunique(),
-                "wells": rows["_well"].nunique(),
-                "wells_of_controls": rows.loc[rows["_control"], "_well"].nunique(),
+                "plates": len(set(rows["plate"])),
+                "wells": len(set(rows["_well"])),
+                "wells_of_controls": len(set(rows["_well"][rows["_control"]])),
                 "fields": len(rows),
                 "fields_of_controls": int(rows["_control"].sum()),
             }
