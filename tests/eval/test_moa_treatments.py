@@ -48,9 +48,15 @@ def test_the_three_conventions_by_hand():
     assert left_out == {
         "negative controls": 1,
         "no mechanism": 1,
-        "mechanism without compound": [],
+        "no compound": [],
         "positive-control wells (dose_series)": 4,
     }
+
+
+def test_unlabelled_treatments_can_be_asked_for():
+    own = treatments_of(screen(), MEAN, which="unlabelled")
+    assert own.names == ("unknown@1",) and own.moa.tolist() == [""]
+    assert own.about["left_out_rows"]["a mechanism"] == 6
 
 
 def test_wells_keep_their_plate_position_and_batch():
@@ -86,7 +92,7 @@ def test_bad_tables_are_refused_with_all_that_is_wrong():
         treatments_of(table, AGGREGATIONS["ws_dino"][:1])
     with pytest.raises(ValueError, match=r"no column 'mao'.*'moa'.*no column 'week'"):
         treatments_of(table, MEAN, columns=Columns(moa="mao", batch="week"))
-    with pytest.raises(ValueError, match=r"no row of the table is a labelled treatment.*no mechanism: 7"):
+    with pytest.raises(ValueError, match=r"no row of the table is of a treatment with mechanism .*no mechanism: 7"):
         treatments_of(changed(moa=""), MEAN)
     bare = FeatureTable(table.x, table.obs.drop(columns="well_type"))
     with pytest.raises(ValueError, match=r"no column 'well_type'"):

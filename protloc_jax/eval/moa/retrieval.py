@@ -92,16 +92,10 @@ def control_wells(table: FeatureTable, columns: Columns) -> tuple[FeatureTable, 
             f"the table has no negative control (compound {' or '.join(columns.controls)}, or "
             f"{columns.well_type} negative_control): nothing to tell treatments from."
         )
-    obs: Any = table.obs.iloc[rows].reset_index(drop=True)
-    known = FITTED in obs
-    obs["_fitted"] = _booleans(obs[FITTED], obs["id"]) if known else False
-    level = Level((columns.plate, columns.well), "mean")
-    wells = aggregated(FeatureTable(np.asarray(table.x)[rows], obs), (level,), columns=columns)
-    place = obs[[columns.plate, columns.well]].astype(str).agg("/".join, axis=1)
-    touched = sorted(set(place[obs["_fitted"].to_numpy(bool)]))
-    own = wells.obs[[columns.plate, columns.well]].astype(str).agg("/".join, axis=1)
-    fitted = np.isin(own.to_numpy(str), touched)
-    if not known:
+    table = FeatureTable(np.asarray(table.x)[rows], table.obs.iloc[rows].reset_index(drop=True), table.uns)
+    wells = aggregated(table, (Level((columns.plate, columns.well), "mean"),), columns=columns)
+    fitted = fitted_wells(table, wells, columns)
+    if FITTED not in table.obs:
         said = f"The table has no column '{FITTED}': its {len(fitted)} control wells are taken as held out of any fit."
         return wells, (said,) if _corrected(table.uns) else ()
     if fitted.all():
@@ -114,6 +108,17 @@ def control_wells(table: FeatureTable, columns: Columns) -> tuple[FeatureTable, 
     return left, (
         f"{len(kept)} control wells held out of the fit are the negatives; {int(fitted.sum())} were fitted on.",
     )
+
+
+def fitted_wells(table: FeatureTable, wells: FeatureTable, columns: Columns) -> np.ndarray:
+    """Which wells [W] of a table hold a row that a correction was fitted on; none without the column `fitted_on`."""
+    if FITTED not in table.obs:
+        return np.zeros(len(wells.obs), bool)
+    place, own = (
+        [f"{p}/{w}" for p, w in zip(o[columns.plate], o[columns.well], strict=True)] for o in (table.obs, wells.obs)
+    )
+    touched = {p for p, fitted in zip(place, _booleans(table.obs[FITTED], table.obs["id"]), strict=True) if fitted}
+    return np.array([p in touched for p in own], bool)
 
 
 def _corrected(uns: Mapping[str, Any]) -> bool:

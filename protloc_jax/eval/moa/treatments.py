@@ -35,6 +35,7 @@ from protloc_jax.eval.moa.columns import (
 )
 
 Convention = Literal["ws_dino", "joined", "dose_series"]
+Which = Literal["labelled", "unlabelled"]
 _JOIN = "+"
 
 
@@ -84,12 +85,14 @@ def treatments_of(
     aggregation: Aggregation,
     *,
     convention: Convention = "ws_dino",
+    which: Which = "labelled",
     columns: Columns | None = None,
 ) -> Treatments:
     """The labelled treatments of a table of images, wells or any rows with metadata.
 
     A treatment is a compound at a concentration. Rows without mechanism and negative controls are no treatments; they
-    are counted in `about`. The last level of `aggregation` must group by `treatment` alone.
+    are counted in `about`. With which="unlabelled" it is the rows without mechanism that are taken, for questions.
+    The last level of `aggregation` must group by `treatment` alone.
     Raises ValueError for missing columns, an unknown convention, no labelled row, a treatment with two mechanisms or
     rows without batch (all are listed).
     """
@@ -97,7 +100,7 @@ def treatments_of(
         raise ValueError(
             f"the aggregation '{shown(aggregation)}' does not end in one row a treatment ('treatment:mean')."
         )
-    labelled, columns, about = _labelled(table, convention, columns or Columns())
+    labelled, columns, about = _labelled(table, convention, columns or Columns(), which)
     result = aggregated(labelled, aggregation, columns=columns)
     batch = _batches(table, labelled, convention, columns)
     names = tuple(result.obs[TREATMENT])
@@ -159,33 +162,32 @@ def joined(first: Treatments, *others: Treatments) -> Treatments:
 
 
 def _labelled(
-    table: FeatureTable, convention: Convention, columns: Columns
+    table: FeatureTable, convention: Convention, columns: Columns, which: Which = "labelled"
 ) -> tuple[FeatureTable, Columns, dict[str, Any]]:
-    """The rows of labelled treatments with their `treatment`, and how many others there are by reason."""
+    """The rows of labelled (or unlabelled) treatments with their `treatment`, and counts of the others by reason."""
     if convention not in get_args(Convention):
         words = get_args(Convention)
         raise ValueError(f"convention='{convention}': not one of {', '.join(words)}.{nearest(str(convention), words)}")
     obs: Any = table.obs.reset_index(drop=True)
     columns.need(obs, "compound", "moa", "batch", *(("well_type",) if convention == "dose_series" else ()))
     control, moa = negative_controls(obs, columns), texts(obs[columns.moa])
-    unlabelled = ~control & (moa == "")
-    unnamed = ~control & ~unlabelled & (texts(obs[columns.compound]) == "")
-    keep = ~control & ~unlabelled & ~unnamed
+    other = (moa == "") == (which == "labelled")
+    unnamed = ~control & ~other & (texts(obs[columns.compound]) == "")
+    keep = ~control & ~other & ~unnamed
     positive = np.zeros(len(obs), bool)
     if convention == "dose_series":
         positive = keep & (texts(obs[columns.well_type]) == POSITIVE)
         keep &= ~positive
     left_out = {
         "negative controls": int(control.sum()),
-        "no mechanism": int(unlabelled.sum()),
-        "mechanism without compound": [str(i) for i in obs["id"][unnamed]],
+        "no mechanism" if which == "labelled" else "a mechanism": int((~control & other).sum()),
+        "no compound": [str(i) for i in obs["id"][unnamed]],
         "positive-control wells (dose_series)": int(positive.sum()),
     }
     if not keep.any():
-        counts = {k: v if isinstance(v, int) else len(v) for k, v in left_out.items()}
-        raise ValueError(
-            f"no row of the table is a labelled treatment ({', '.join(f'{k}: {v}' for k, v in counts.items())})."
-        )
+        counts = ", ".join(f"{k}: {v if isinstance(v, int) else len(v)}" for k, v in left_out.items())
+        words = "with" if which == "labelled" else "without"
+        raise ValueError(f"no row of the table is of a treatment {words} mechanism ({counts}).")
     obs = obs[keep].reset_index(drop=True)
     obs[TREATMENT] = treatments(obs, columns)
     clashes = obs.assign(_moa=moa[keep]).groupby(TREATMENT)["_moa"].agg(lambda v: sorted(set(v)))
