@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from protloc_jax.eval.attention_fields import FieldAttention
     from protloc_jax.eval.pointing import PointingRow
 
+FEW = 10  # groups below which a bootstrap says little
+
 
 def add_parser(subparsers) -> None:
     """Add the sub-command's options."""
@@ -214,6 +216,10 @@ def _print(scored: Sequence[PointingRow], synthetic: str) -> None:
             table.add_section()
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=160, highlight=False).print(table)
+    if scored[0].auc.groups < FEW:
+        print(
+            f"note      intervals over fewer than {FEW} groups are rough: more images with --n, --pictures 0 for speed"
+        )
     for name in dict.fromkeys(row.structure for row in scored if row.left_out):
         number = max(row.left_out for row in scored if row.structure == name)
         print(f"left out  {name}: {number} images, of whose patches none or all lie on it")

@@ -87,7 +87,7 @@ def build(
     page.paragraph(
         f"Attention of the class token to the patches in the last block, {heads} heads, patches of {found.patch} "
         f"pixels: {found.maps.shape[-2]} x {found.maps.shape[-1]} on rows {top} to {bottom} and columns {left} to "
-        f"{right} of the image. Every map is scaled to its own range and its brightest half per cent clipped, so "
+        f"{right} of the image. Every map is scaled to its own range and its brightest two per cent clipped, so "
         "pictures compare places within an image, not strengths between images or heads."
     )
     if pointing:
@@ -98,8 +98,8 @@ def build(
         ids = [_short(found.ids[k]) for k in range(len(images))]
         page.figure(
             _summary(found, greys, number, ids, share, enlarge, note),
-            caption=f"Input, mean over heads{', rollout over all blocks' if found.rollout is not None else ''}, and the "
-            f"fewest patches that hold {share:.0%} of the mean's attention.",
+            caption=f"Input, mean over heads{', rollout over all blocks' if found.rollout is not None else ''}, and "
+            f"the fewest patches that hold {share:.0%} of the mean's attention (yellow).",
         )
         page.figure(
             _heads(found, greys, number, ids, enlarge, note), caption=f"Each of the {heads} heads of the last block."
@@ -161,7 +161,7 @@ def _heads(
     return plots.image_grid(rows, row_names=names, column_names=titles, cell=1.5, note=note)
 
 
-def _short(name: str, longest: int = 22) -> str:
+def _short(name: str, longest: int = 30) -> str:
     """An id for the margin of a figure, on two lines where it is long."""
     if len(name) <= longest // 2 + 2:
         return name

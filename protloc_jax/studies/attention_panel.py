@@ -17,8 +17,9 @@ from protloc_jax.model.encoder import Encoder
 from protloc_jax.report import plots
 
 Show = Literal["overlay", "map", "mask"]
-HIGH = 99.5  # percentile of a map that is shown brightest, so that one patch does not leave the others dark
+HIGH = 98.0  # percentile of a map that is shown brightest, so that a few patches do not leave the others dark
 DIM = 0.25  # how much of an image is seen outside what a mask keeps, or what an encoder sees
+TINT = 0.3  # share of yellow over the patches that a mask keeps
 _WRAP = 18
 
 
@@ -56,16 +57,16 @@ def panel(
         found = field_attention(encoder, own, names, rollout=kind == "rollout")
         number = reading_pass(found, channel)
         if number is None:
-            problems.append(f"'{arm}' does not read {channel} (it reads {', '.join(found.passes)})")
+            problems.append(f"'{arm}' does not read {channel} (it reads {', '.join(found.passes)}).")
         elif kind not in found.named():
-            problems.append(f"'{arm}' has no map '{kind}'{nearest(kind, found.named())}")
+            problems.append(f"'{arm}' has no map '{kind}'.{nearest(kind, found.named())}")
         else:
             maps = found.named()[kind][:, number]
             rows.append(
                 [picture(g, a, found, show=show, share=share, enlarge=enlarge) for g, a in zip(grey, maps, strict=True)]
             )
     if problems:
-        raise ValueError(f"attention panel: {'; '.join(problems)}.")
+        raise ValueError(f"attention panel: {' '.join(problems)}")
     titles = [textwrap.fill(name, _WRAP, break_on_hyphens=False) for name in names]
     return plots.image_grid(
         [grey, *rows], row_names=[channel, *arms], column_names=titles, cell=cell_for(images.shape[1:3]), note=note
@@ -95,12 +96,14 @@ def picture(
         whole[found.part] = coloured(levels(enlarged(clipped(attention), inside.shape, enlarge)))
     else:
         kept = enlarged(kept_by_mass(attention, share), inside.shape)
-        whole[found.part] = (inside * np.where(kept, 1.0, DIM))[..., None]
+        # Tinted, or what is kept could not be told where the image is dark.
+        tinted = (1 - TINT) * inside[..., None] + TINT * np.array([1.0, 0.72, 0.1])
+        whole[found.part] = np.where(kept[..., None], tinted, whole[found.part])
     return whole
 
 
 def clipped(attention: np.ndarray) -> np.ndarray:
-    """A map with its brightest half per cent brought down to that percentile, for display only."""
+    """A map with its brightest two per cent brought down to that percentile, for display only."""
     return np.minimum(attention, np.percentile(attention, HIGH))
 
 
