@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("protloc_jax.cli.pretrain", "pretrain or fine-tune a backbone on records, by a config file"),
     "convert": ("protloc_jax.cli.convert", "weights of another project as a checkpoint of this one"),
     "embed": ("protloc_jax.cli.embed", "turn images into a feature table with a trained backbone"),
+    "attention": ("protloc_jax.cli.attention", "attention maps, and how well they point at known structures"),
     "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),
     "evaluate": ("protloc_jax.cli.evaluate", "score feature tables with k-NN and linear probes"),
     "classify": ("protloc_jax.cli.classify", "train classification heads on feature tables, score and keep them"),

@@ -91,7 +91,7 @@ def read(path: str | Path) -> FieldAttention:
             passes=tuple(map(str, file["passes"])),
             reads=tuple(tuple(names) for names in about["reads"]),
             maps=file["maps"],
-            rollout=file["rollout"] if "rollout" in file else None,
+            rollout=file.get("rollout"),
             patch=int(file["patch"]),
             box=tuple(map(int, file["cut"])),  # type: ignore[arg-type]
             provenance=about["provenance"],

@@ -28,7 +28,7 @@ def attention_maps(encoder: Encoder, images: np.ndarray, *, pass_number: int = 0
 
 
 def enlarged(attention: np.ndarray, shape: Sequence[int], enlarge: Enlarge = "nearest") -> np.ndarray:
-    """A map [h, w] at the size [H, W]: every patch a block of its pixels ("nearest"), or smoothed between patch centres.
+    """A map [h, w] at the size [H, W]: a patch as a block of pixels ("nearest"), or smoothed between patch centres.
 
     Raises ValueError for another word, or a size that is smaller than the map.
     """

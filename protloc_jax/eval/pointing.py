@@ -106,7 +106,7 @@ def pointing_rows(
     structures: Sequence[Mapping[str, np.ndarray]],
     names: Sequence[str],
     *,
-    groups: Sequence[Any] | None = None,
+    groups: Sequence[Any] | np.ndarray | None = None,
     level: float = 0.5,
     resamples: int = 2000,
     seed: int = 0,

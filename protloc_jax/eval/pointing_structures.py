@@ -14,6 +14,14 @@ from protloc_jax.datasets.simulated import config_of
 Progress = Callable[[int, int], None]
 
 
+def known_structures(records: Records) -> tuple[str, ...]:
+    """The structures that can be asked for in some records; none where nothing is known of them."""
+    config = config_of(records.info)
+    if config is not None:
+        return simulate.structure_names(config)
+    return ("cells=mask", "nuclei=mask") if records.info.has_mask else ()
+
+
 def checked_structures(records: Records, names: Sequence[str]) -> tuple[str, ...]:
     """The structures asked for, where records can have them; ValueError listing every one that they cannot have.
 
@@ -45,7 +53,7 @@ def checked_structures(records: Records, names: Sequence[str]) -> tuple[str, ...
 def structures_of(
     records: Records, rows: Sequence[int], names: Sequence[str], *, progress: Progress | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """The maps [H, W] of `names` (`checked_structures`) in each of the records `rows`; what an image lacks is not there.
+    """The maps [H, W] of `names` (`checked_structures`) in each of the records `rows`; what an image lacks is absent.
 
     Simulated images are rendered again and held against the record, so that no map of another image is ever scored.
     Raises ValueError naming the first id whose pixels differ.
@@ -57,7 +65,7 @@ def structures_of(
         name = records.manifest.ids[row]
         if config is None or table is None:
             mask = (records.mask(row) > 0).astype(np.float32)
-            found.append({one: mask for one in names})
+            found.append(dict.fromkeys(names, mask))
         else:
             if name not in table.index:
                 raise ValueError(f"{records.directory}: the simulation of these records makes no image '{name}'.")
@@ -65,8 +73,8 @@ def structures_of(
             rendered = simulate.render(config, own)
             if not np.array_equal(rendered.image, records[row]):
                 raise ValueError(
-                    f"{records.directory}: image '{name}' is not the one that the simulator makes now (another version, "
-                    "or changed records), so its structures are not known; simulate the records anew."
+                    f"{records.directory}: image '{name}' is not the one that the simulator makes now (another "
+                    "version, or changed records), so its structures are not known; simulate the records anew."
                 )
             maps = simulate.densities(config, own, rendered=rendered)
             found.append({one: maps[one] for one in names if one in maps})

@@ -63,7 +63,7 @@ def densities(config: SimConfig, row: Row, *, rendered: Field | None = None) -> 
         else:
             maps[channel] = stains[channel]
             continue
-        maps[channel] = np.sum(list(parts.values()), axis=0, dtype=np.float32)
+        maps[channel] = np.stack(list(parts.values())).sum(axis=0, dtype=np.float32)
         maps |= {f"{channel}:{part}": map_ for part, map_ in parts.items()}
     return maps
 
