@@ -18,6 +18,7 @@ from protloc_jax.eval.corrections import archive
 from protloc_jax.eval.corrections.blocks import block_count, slices
 from protloc_jax.eval.corrections.control_rows import group_texts, row_digests, share_of
 from protloc_jax.eval.corrections.fitted import Fitted, Step, merged
+from protloc_jax.eval.corrections.spread import one_thread
 from protloc_jax.eval.corrections.steps import expanded, parse, text_of
 from protloc_jax.eval.feature_origin import differences
 from protloc_jax.eval.features import FeatureTable
@@ -92,18 +93,19 @@ class Correction:
         fresh = self._fresh(keys, mask, refit)
         blocks, used = [], np.zeros(len(table.x), bool)
         notes: list[str] = []
-        for part, chain in zip(slices(self.width, len(self.chains)), self.chains, strict=True):
-            x = table.x[:, part].astype(np.float64)
-            for step, fitted, new in zip(self.parts, chain, fresh, strict=True):
-                groups = keys[step.by]
-                if new and mask is not None:
-                    rows = np.isin(groups, new) & (mask if step.on == "controls" else True)
-                    used |= rows & mask
-                    more = step.fit_groups(fitted, x[rows], groups[rows])
-                    fitted = merged(step, _without(step, fitted, new), more)
-                    notes += [note for note in more.notes if note not in notes]
-                x = step.apply(fitted, x, groups)
-            blocks.append(x)
+        with one_thread():
+            for part, chain in zip(slices(self.width, len(self.chains)), self.chains, strict=True):
+                x = table.x[:, part].astype(np.float64)
+                for step, fitted, new in zip(self.parts, chain, fresh, strict=True):
+                    groups = keys[step.by]
+                    if new and mask is not None:
+                        rows = np.isin(groups, new) & (mask if step.on == "controls" else True)
+                        used |= rows & mask
+                        more = step.fit_groups(fitted, x[rows], groups[rows])
+                        fitted = merged(step, _without(step, fitted, new), more)
+                        notes += [note for note in more.notes if note not in notes]
+                    x = step.apply(fitted, x, groups)
+                blocks.append(x)
         refitted = {f"{step.by}": new for step, new in zip(self.parts, fresh, strict=True) if new}
         marked = np.isin(row_digests(table.x), self.rows) | used
         return self._described(table, np.concatenate(blocks, axis=1), marked, refitted, notes)
@@ -224,15 +226,11 @@ def fit(
     if problems:
         raise ValueError(f"correction {text_of(steps)}: {listed(problems)}")
     number = block_count(table, blocks)
-    chains = []
-    for part in slices(table.x.shape[1], number):
-        x, chain = table.x[order][:, part].astype(np.float64), []
-        for step in parts:
-            rows = mask if step.on == "controls" else np.ones(len(x), bool)
-            fitted = step.fit(x[rows], keys[step.by][rows])
-            x = step.apply(fitted, x, keys[step.by])
-            chain.append(fitted)
-        chains.append(tuple(chain))
+    with one_thread():
+        chains = tuple(
+            _chain(parts, table.x[order][:, part].astype(np.float64), mask, keys)
+            for part in slices(table.x.shape[1], number)
+        )
     about = {
         "controls": words,
         "control_rows": int(given.sum()),
@@ -244,7 +242,20 @@ def fit(
         "protloc_jax": protloc_jax.__version__,
     }
     rows = np.unique(digests[order][mask])
-    return Correction(steps, tuple(chains), table.x.shape[1], table.names, dict(table.uns), about, rows)
+    return Correction(steps, chains, table.x.shape[1], table.names, dict(table.uns), about, rows)
+
+
+def _chain(
+    parts: Sequence[Step], x: np.ndarray, mask: np.ndarray, keys: Mapping[str, np.ndarray]
+) -> tuple[Fitted, ...]:
+    """The steps fitted one after the other on one block of columns."""
+    chain = []
+    for step in parts:
+        rows = mask if step.on == "controls" else np.ones(len(x), bool)
+        fitted = step.fit(x[rows], keys[step.by][rows])
+        x = step.apply(fitted, x, keys[step.by])
+        chain.append(fitted)
+    return tuple(chain)
 
 
 def load(path: str | Path) -> Correction:

@@ -29,6 +29,11 @@ class Fitted:
     counts: tuple[int, ...]
     notes: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        # One layout in memory, before and after a file: products of the same numbers are then the same bits.
+        arrays = {name: np.ascontiguousarray(self.arrays[name], np.float64) for name in sorted(self.arrays)}
+        object.__setattr__(self, "arrays", arrays)
+
     def places(self, groups: np.ndarray) -> np.ndarray:
         """The number [N] of each row's group; rows of other groups are refused before (`unknown`)."""
         return np.searchsorted(np.asarray(self.groups), groups)

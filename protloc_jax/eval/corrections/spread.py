@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,16 @@ class Axes(NamedTuple):
     variances: np.ndarray
     axes: np.ndarray
     rank: int
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra on one thread: the same bits on any number of cores, and no crowd on a busy machine.
+
+    The matrices are small; several processes with as many threads as cores each took thirty times as long.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
 
 
 def mean_and_sd(x: np.ndarray, *, ddof: int) -> tuple[np.ndarray, np.ndarray]:

@@ -136,6 +136,8 @@ def _values(word: str, rest: str) -> tuple[dict[str, Any], list[str]]:
                 found[keys[key]] = _typed(hints[keys[key]], value)
             except ValueError as error:
                 problems.append(f"{word}: {key}={value}: {error}")
+    if found.get("ddof", 0) > 1:
+        problems.append(f"{word}: ddof={found['ddof']}: 0 or 1.")
     if found.get("by") in ("all", "controls") and "on" in keys:
         problems.append(f"{word}: by={found['by']} names a column; to fit on {found['by']} rows write on={found['by']}")
     if not problems and "by" in keys and not found.get("by") and entry.cls not in (Standardise, Robust):
