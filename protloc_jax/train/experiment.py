@@ -176,6 +176,24 @@ class Experiment:
                 f"init.plan={self.init.plan}: only method.name=supervised trains through a channel plan, and this is "
                 f"{self.method.name}. Fit the weights instead: protloc convert DIR --to-channels."
             )
+        refuse(_unpaired(self))
+
+
+def _unpaired(experiment: Experiment) -> list[str]:
+    """Why views and weak labels do not go together."""
+    label, source = experiment.data.weak_label, experiment.views.local_from
+    if not label:
+        return [f"views.local_from={source}: needs data.weak_label."] if source in ("partner", "both") else []
+    if isinstance(experiment.method, SupervisedConfig):
+        return [f"data.weak_label={label}: method.name=supervised learns the labels of an image from that image alone."]
+    if source == "image":
+        return [f"data.weak_label={label}: partners would be read and not looked at with views.local_from=image."]
+    if not experiment.views.n_local and source != "both":
+        return [
+            f"data.weak_label={label}: with views.n_local=0 no crop would show the partner; views.local_from=both "
+            "takes half of the global ones from it."
+        ]
+    return []
 
 
 T = TypeVar("T")
