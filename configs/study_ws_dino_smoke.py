@@ -20,12 +20,11 @@ TINY = (
     "optim.steps=20", "optim.lr_batch=0", "optim.lr=2e-3", "method.momentum=0.5", "run.log_every=10",
     "run.checkpoint_every=10", "run.keep_last=10",
 )  # fmt: skip
-BALANCED = ("views.local_from=partner", "data.balance=weak_label")
 
 
 def weak(label, *options):
     """Overrides of an arm with a weak label."""
-    return (f"data.weak_label={label}", *BALANCED, *options)
+    return (f"data.weak_label={label}", "data.partner_pool=all", "data.balance=weak_label", *options)
 
 
 def get_config():
@@ -66,7 +65,7 @@ def get_config():
                 ),
                 "compound_symmetric": Arm(
                     title="compound, symmetric views", weak_label="compound", models=("joint",),
-                    options=("data.weak_label=compound", "data.balance=weak_label", "views.local_from=both"),
+                    options=weak("compound", "views.local_from=both"),
                     training=("transductive",),
                 ),
                 "moa": Arm(

@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from protloc_jax.eval.attention_maps import attention_maps, overlay, stretched
-from protloc_jax.model.encoder import Encoder
 from protloc_jax.report import curve_plots, epoch_plots, map_plots, plots
 from protloc_jax.studies.ws_dino.published import PUBLISHED, fits
 from protloc_jax.studies.ws_dino.table import TRAININGS, beside, called, find, lead_correction
 
 ALPHA = 0.05
-# An arm seen by one encoder a channel (or one of all): its title, and for each the channel shown.
-Attention = tuple[str, Sequence[tuple[Encoder, str]]]
 
 
 def lead_figure(results: Mapping[str, Any], screen: str, *, note: str = "") -> bytes | None:
@@ -74,34 +70,6 @@ def confusion_figure(row: Mapping[str, Any], *, note: str = "") -> bytes:
 def map_figure(maps: Mapping[str, tuple[np.ndarray, Sequence[str]]], *, what: str, note: str = "") -> bytes:
     """Maps of fields {title: (points [N, 2], a value each)}; fields without a value (controls) are grey."""
     return map_plots.feature_maps(maps, other="control", legend=what, note=note)
-
-
-def attention_figure(
-    arms: Sequence[Attention], images: np.ndarray, channels: Sequence[str], names: Sequence[str], *, note: str = ""
-) -> bytes | None:
-    """The same fields by channel, then for each arm where the class token looks in that channel's model.
-
-    images [B, H, W, C] as the records hold them. A model of all channels is shown over the first. Arms without a class
-    token are left out.
-    """
-    able = [(t, [(e, c) for e, c in own if e.config.class_token]) for t, own in arms]
-    able = [(title, own) for title, own in able if own]
-    if not able:
-        return None
-    rows, labels = [], []
-    for i, name in enumerate(names):
-        for c, channel in enumerate(channels):
-            row = [stretched(images[i, ..., c])]
-            for _, own in able:
-                found = next((e for e, shown in own if shown == channel), None)
-                row.append(np.zeros((*images.shape[1:3], 3)) + 1 if found is None else _seen(found, images[i], c))
-            rows.append(row)
-            labels.append(f"{name}\n{channel}" if c == 0 else channel)
-    return plots.image_grid(rows, row_names=labels, column_names=["image", *(t for t, _ in able)], cell=1.7, note=note)
-
-
-def _seen(encoder: Encoder, image: np.ndarray, channel: int) -> np.ndarray:
-    return overlay(stretched(image[..., channel]), attention_maps(encoder, image[None]).mean[0])
 
 
 def triple(entry: Mapping[str, Any]) -> tuple[float, float, float]:

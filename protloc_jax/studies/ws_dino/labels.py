@@ -9,6 +9,7 @@ import numpy as np
 from protloc_jax.data import info as record_info
 from protloc_jax.data import split_file
 from protloc_jax.data.manifest import read as read_manifest
+from protloc_jax.data.pairing import Pairing
 from protloc_jax.studies.ws_dino.config import WsDinoStudy, arms_of, title_of
 from protloc_jax.studies.ws_dino.folds import ALL, text_of
 from protloc_jax.studies.ws_dino.runs import Inputs
@@ -38,13 +39,10 @@ def sizes(labels: np.ndarray, apart: np.ndarray | None = None) -> dict[str, Any]
     apart  a column in which partners must differ; an image without a value in it has none
     """
     names, number, counts = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
-    if apart is None:
-        alone = counts[number] < 2
-    else:
-        keys = np.char.add(np.char.add(labels.astype(str), "\n"), apart.astype(str))
-        _, same, shared = np.unique(keys, return_inverse=True, return_counts=True)
-        known = np.bincount(number, weights=apart != "")[number]
-        alone = (apart == "") | (known == shared[same])
+    differing = None
+    if apart is not None:
+        differing = np.where(apart == "", -1, np.unique(apart.astype(str), return_inverse=True)[1])
+    alone = np.unique(Pairing(number, pool="others", apart=differing).lacking[0])
     largest = int(counts.argmax())
     return {
         "classes": len(names),
@@ -53,6 +51,6 @@ def sizes(labels: np.ndarray, apart: np.ndarray | None = None) -> dict[str, Any]
         "largest": int(counts.max()),
         "largest_class": str(names[largest]),
         "largest_share": float(counts.max() / len(labels)),
-        "without_partner": int(alone.sum()),
-        "without_partner_share": float(alone.mean()),
+        "without_partner": len(alone),
+        "without_partner_share": len(alone) / len(labels),
     }

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from protloc_jax.channels import ChannelSet
+from protloc_jax.model.encoder import Encoder
 from protloc_jax.report.html import Report
+from protloc_jax.studies.attention_panel import panel
 from protloc_jax.studies.feature_map import settings_text
 from protloc_jax.studies.number_texts import interval_text
 from protloc_jax.studies.ws_dino import figures, sections
-from protloc_jax.studies.ws_dino.figures import Attention
 from protloc_jax.studies.ws_dino.table import TRAININGS, called, table_rows
 
 
@@ -28,11 +30,11 @@ class Map(NamedTuple):
 
 
 class Panels(NamedTuple):
-    """Fields [B, H, W, C] with their channels and a name each, and the arms that look at them."""
+    """Fields [B, H, W, C] with their channels and a name each, and the encoders that look at each channel, by arm."""
 
-    arms: Sequence[Attention]
+    arms: Mapping[str, Mapping[str, Encoder]]
     images: np.ndarray
-    channels: Sequence[str]
+    channels: ChannelSet
     names: Sequence[str]
 
 
@@ -94,18 +96,18 @@ def _maps(page: Report, results: Mapping[str, Any], maps: Mapping[str, Map], not
 def _attention(page: Report, results: Mapping[str, Any], attention: Mapping[str, Panels], note: str) -> None:
     titled = False
     for name, panels in attention.items():
-        figure = figures.attention_figure(panels.arms, panels.images, panels.channels, panels.names, note=note)
-        if figure is None:
-            continue
-        if not titled:
-            page.section("Where the class tokens look")
-            titled = True
-        page.figure(
-            figure,
-            caption=f"{results['screens'][name]['title']}: each channel, and over it the attention of the class token "
-            "of that channel's model, last block, mean over heads, scaled to its own range. A model of all channels is "
-            "shown over the first.",
-        )
+        for channel, arms in panels.arms.items():
+            able = {title: encoder for title, encoder in arms.items() if encoder.config.class_token}
+            if not able:
+                continue
+            if not titled:
+                page.section("Where the class tokens look")
+                titled = True
+            page.figure(
+                panel(able, panels.images, panels.names, channels=panels.channels, channel=channel, note=note),
+                caption=f"{results['screens'][name]['title']}: {channel}, and over it the attention of the class token "
+                "of the model that reads it, last block, mean over heads, each map scaled to its own range.",
+            )
 
 
 def _limits(page: Report, results: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from protloc_jax.studies.feature_map import hpa_umap
 from protloc_jax.studies.ws_dino import profiles
 from protloc_jax.studies.ws_dino.config import WsDinoStudy, title_of
 from protloc_jax.studies.ws_dino.facts import shown_cell
-from protloc_jax.studies.ws_dino.figures import Attention
 from protloc_jax.studies.ws_dino.folds import text_of
 from protloc_jax.studies.ws_dino.page import Map, Panels, build, table_rows
 from protloc_jax.studies.ws_dino.run import Outcome
@@ -64,10 +63,8 @@ def _map(study: WsDinoStudy, found: Outcome, screen: str) -> Map | None:
         columns = {"mechanism": profiling.columns.moa, "compound": profiling.columns.compound,
                    "batch": profiling.columns.batch}  # fmt: skip
         points[title] = hpa_umap(x, epochs=study.umap_epochs)
-        values[title] = {
-            word: np.where(control & (word != "batch"), "", text_of(obs, column)).tolist()
-            for word, column in columns.items()
-        }
+        texts = {word: text_of(obs, column) for word, column in columns.items()}
+        values[title] = {w: np.where(control & (w != "batch"), "", text).tolist() for w, text in texts.items()}
     return Map(points, values, study.umap_epochs) if points else None
 
 
@@ -89,17 +86,15 @@ def _panels(study: WsDinoStudy, found: Outcome, screen: str) -> Panels | None:
             return None
         images = np.stack([np.asarray(records[row]) for row in names.values()])
         image_channels = records.info.channel_set
-    arms: list[Attention] = []
+    arms: dict[str, dict[str, Encoder]] = {}
     for cell in found.features:
         if (cell.screen, cell.model, cell.training) != (screen, shown.model, "transductive"):
             continue
-        each = channels if study.models[cell.model].channels == "each" else ("",)
-        seen = []
-        for channel in each:
+        title = title_of(study.arms, cell.arm) + (TRUTH if study.arms[cell.arm].truth else "")
+        for channel in channels if study.models[cell.model].channels == "each" else ("",):
             encoder = planned(_encoder(study, found, cell, channel), image_channels, _plan(study, cell, channel))
-            seen.append((encoder.for_channels(image_channels), channel or channels[0]))
-        arms.append((title_of(study.arms, cell.arm) + (TRUTH if study.arms[cell.arm].truth else ""), seen))
-    return Panels(arms, images, channels, list(names))
+            arms.setdefault(channel or channels[0], {})[title] = encoder
+    return Panels(arms, images, image_channels, list(names))
 
 
 def _plan(study: WsDinoStudy, cell: Cell, channel: str) -> str:
