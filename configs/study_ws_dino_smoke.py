@@ -37,9 +37,9 @@ def get_config():
                 "each": Model(
                     title="a model a channel", channels="each", config="configs/smoke.py", init="runs/stand-in",
                     options=(
-                        *TINY, "init.head=original", "init.plan=slots:dna={channel},tubulin={channel},actin={channel}",
+                        *TINY, "init.head=original", "init.plan=replicate",
                     ),
-                    plan="slots:dna={channel},tubulin={channel},actin={channel}",
+                    plan="passes:{channel},{channel},{channel}", training=("transductive",),
                 ),
                 "joint": Model(title="one model", channels="all", config="configs/smoke.py", options=TINY),
             },
@@ -49,7 +49,7 @@ def get_config():
                 "dino": Arm(title="DINO, no label", published="none"),
                 "treatment": Arm(
                     title="treatment", options=weak("treatment"), weak_label="treatment", published="treatment",
-                    training=("transductive",), models=("each",),
+                    training=("transductive",), models=("joint",),
                 ),
                 "compound": Arm(
                     title="compound", options=weak("compound"), weak_label="compound", published="compound",

@@ -50,6 +50,13 @@ class Model:
     init: str = opt("", "weights to begin with: a run, a converted checkpoint, or weights of another project")
     convert: tuple[str, ...] = opt((), "words of `protloc convert` for weights of another project (--model NAME)")
     plan: str = opt("natural", "channel plan by which the weights to begin with are read, frozen")
+    training: tuple[str, ...] = opt(TRAININGS, f"kinds of training it takes part in: {', '.join(TRAININGS)}")
+
+    def __post_init__(self) -> None:
+        check_literals(self)
+        wrong = [word for word in self.training if word not in TRAININGS]
+        if wrong:
+            raise ConfigError(f"training: '{', '.join(wrong)}' is not one of {', '.join(TRAININGS)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +179,10 @@ def models_of(study: WsDinoStudy, arm: Arm) -> dict[str, Model]:
     return {name: m for name, m in chosen.items() if m.init} if arm.kind == "frozen" else chosen
 
 
-def trainings_of(study: WsDinoStudy, arm: Arm) -> list[str]:
-    """The kinds of training of an arm; without training, what is scored does not depend on it."""
-    return [t for t in study.training if t in arm.training and (arm.kind == "trained" or t == TRAININGS[0])]
+def trainings_of(study: WsDinoStudy, arm: Arm, model: Model) -> list[str]:
+    """The kinds of training of an arm with a model; without training, what is scored does not depend on it."""
+    asked = [t for t in study.training if t in arm.training and t in model.training]
+    return asked if arm.kind == "trained" else [TRAININGS[0]]
 
 
 def title_of(sections: Mapping[str, Any], name: str) -> str:

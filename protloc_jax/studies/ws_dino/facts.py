@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from protloc_jax.config import to_dict
 from protloc_jax.data.durable import write_whole
 from protloc_jax.eval import corrections
+from protloc_jax.eval.corrections import comparison
+from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.moa.columns import negative_controls
 from protloc_jax.eval.moa.retrieval import activity, mechanism
@@ -28,6 +32,14 @@ RETRIEVAL = (
     f"fitted on {100 * SHARE:.0f} % of the control wells, the others are the negatives. Mechanism: treatments find "
     "other compounds of their mechanism (mean over mechanisms). First seed; intervals over compounds; found: groups "
     "with q at most 0.05 against random rankings."
+)
+
+
+MEASURES = ("batch_mixing", "ilisi", "batch_accuracy", "label_neighbours", "label_silhouette")
+MIXING = (
+    "Fields of treatments and of control wells that no correction was fitted on (fitted on "
+    f"{100 * SHARE:.0f} % of the control wells); labels are mechanisms, of treatments only. In brackets: by chance. "
+    "First seed."
 )
 
 
@@ -60,12 +72,15 @@ def measured(
     with shop.phase("retrieval", len(cells)):
         retrieved = [_retrieval(study, cell, features[cell][0], shop) for cell in cells]
     shown = {screen: shown_cell(study, features, screen) for screen in study.screens}
+    able = {screen: cell for screen, cell in shown.items() if cell is not None}
+    with shop.phase("batches against biology", len(able)):
+        mixed = [row for screen, cell in able.items() for row in _mixing(study, cell, features[cell][0], shop)]
     return {
         "shown": {screen: cell._asdict() if cell else None for screen, cell in shown.items()},
         "retrieval": retrieved,
         "retrieval_words": RETRIEVAL,
-        "mixing": [],
-        "mixing_words": "",
+        "mixing": mixed,
+        "mixing_words": MIXING,
     }
 
 
@@ -93,19 +108,70 @@ def _retrieval(study: WsDinoStudy, cell: Cell, own: Features, shop: Workshop) ->
     return row
 
 
+def _mixing(study: WsDinoStudy, cell: Cell, own: Features, shop: Workshop) -> list[dict[str, Any]]:
+    profiling = profiles.profiling_of(study, study.screens[cell.screen])
+    steps = {title_of(study.corrections, name): about.steps for name, about in study.corrections.items()}
+    tables = next(iter(own.tables.values()))
+
+    def work(folder: Path) -> None:
+        write_whole(folder / FILE, json.dumps(mixed(tables, steps, profiling)).encode())
+
+    settings = {"profiling": to_dict(profiling), "steps": steps, "share": SHARE}
+    made = shop.compute("-".join(("mixing", *cell[:3])), work, settings=settings, uses=tables)
+    found = json.loads((made.path / FILE).read_text())
+    rows = []
+    for title in steps:
+        row: dict[str, Any] = {"screen": cell.screen, "correction": title}
+        for name in MEASURES:
+            one = found["tables"].get(title, {}).get(name)
+            row[comparison.MEASURES[name][0]] = _with_chance(one)
+        rows.append(row | {"left out": found["left_out"].get(title, DASH)})
+    return rows if found["left_out"] else [{k: v for k, v in row.items() if k != "left out"} for row in rows]
+
+
+def _with_chance(entry: Mapping[str, float | None] | None) -> str:
+    if entry is None or entry["found"] is None:
+        return DASH
+    return f"{entry['found']:.2f}" + ("" if entry["chance"] is None else f" ({entry['chance']:.2f})")
+
+
+def mixed(tables: list[Made], steps: Mapping[str, str], profiling: Profiling) -> dict[str, Any]:
+    """Measures of batches and mechanisms under every correction; one that cannot be fitted has its reason instead.
+
+    Mechanisms of controls count as none, so that controls speak of batches alone.
+    """
+    each = [read_features(made.path) for made in tables]
+    controls = negative_controls(each[0].obs, profiling.columns)
+    done, left_out = {}, {}
+    for title, text in steps.items():
+        try:
+            fields = [_half_fitted(own, text, controls) for own in each]
+        except ValueError as error:
+            left_out[title] = str(error)
+            continue
+        table = profiles.side_by_side(fields)
+        moa = table.obs[profiling.columns.moa].where(~controls, "")
+        done[title] = FeatureTable(table.x, table.obs.assign(**{profiling.columns.moa: moa}), table.uns)
+    columns = profiling.columns
+    try:
+        found = comparison.compare(done, batch=columns.batch, label=columns.moa, plate=columns.plate)["tables"]
+    except ValueError as error:
+        found, left_out = {}, {title: str(error) for title in steps}
+    return {"tables": found, "left_out": left_out}
+
+
+def _half_fitted(own: FeatureTable, steps: str, controls: np.ndarray) -> FeatureTable:
+    """A table corrected by steps that are fitted on a share of its control wells."""
+    return corrections.fit(steps, own, controls, share=SHARE).apply(own) if steps else own
+
+
 def retrieved(tables: list[Made], steps: str, profiling: Profiling, resamples: int) -> dict[str, Any]:
     """Activity and mechanism of the tables of one backbone a channel; what cannot be asked has a reason instead."""
     each = [read_features(made.path) for made in tables]
 
     def active() -> Any:
-        fields = each
-        if steps:
-            parsed = corrections.parse(steps)
-            fields = [
-                corrections.fit(parsed, t, negative_controls(t.obs, profiling.columns), share=SHARE).apply(t)
-                for t in each
-            ]
-        table = profiles.side_by_side(fields)
+        controls = negative_controls(each[0].obs, profiling.columns)
+        table = profiles.side_by_side([_half_fitted(own, steps, controls) for own in each])
         return activity(table, convention=profiling.convention, columns=profiling.columns)
 
     asked = {"activity": active, "mechanism": lambda: mechanism(profiles.profiles(each, steps, profiling))}

@@ -64,7 +64,8 @@ def _map(study: WsDinoStudy, found: Outcome, screen: str) -> Map | None:
                    "batch": profiling.columns.batch}  # fmt: skip
         points[title] = hpa_umap(x, epochs=study.umap_epochs)
         texts = {word: text_of(obs, column) for word, column in columns.items()}
-        values[title] = {w: np.where(control & (w != "batch"), "", text).tolist() for w, text in texts.items()}
+        hidden = {word: np.where(control, "", text) for word, text in texts.items()}
+        values[title] = {word: (texts if word == "batch" else hidden)[word].tolist() for word in texts}
     return Map(points, values, study.umap_epochs) if points else None
 
 

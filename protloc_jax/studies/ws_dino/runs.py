@@ -84,8 +84,8 @@ def cells_of(study: WsDinoStudy) -> list[Cell]:
         Cell(screen, name, model, training)
         for screen in study.screens
         for name, arm in arms_of(study, screen).items()
-        for model in models_of(study, arm)
-        for training in trainings_of(study, arm)
+        for model, about in models_of(study, arm).items()
+        for training in trainings_of(study, arm, about)
     ]
 
 
