@@ -110,8 +110,8 @@ class InitConfig:
     plan: str = opt(
         "",
         "how the records' channels reach the slots of the weights (natural, per-channel, replicate, ...; the plans of "
-        "protloc embed), in as many passes as the plan has; empty = each channel has a slot of its own; only for "
-        "method.name=supervised",
+        "protloc embed); supervised in as many passes as the plan has, dino in one (slots:r=dna,g=dna,b=dna repeats "
+        "one channel); empty = each channel has a slot of its own",
     )
 
     def __post_init__(self) -> None:
@@ -171,11 +171,6 @@ class Experiment:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.init.plan and not isinstance(self.method, SupervisedConfig):
-            raise ValueError(
-                f"init.plan={self.init.plan}: only method.name=supervised trains through a channel plan, and this is "
-                f"{self.method.name}. Fit the weights instead: protloc convert DIR --to-channels."
-            )
         refuse(_unpaired(self))
 
 
