@@ -35,7 +35,7 @@ _PARTS = ("calibration", "detector")  # tensors PART/KEY, beside the layers' LAY
 WEIGHTS, FACTS = "head.safetensors", "head.json"
 # What of a table's provenance describes the images, or where a file lay: it may differ where a head is used.
 _OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "data_channels", "data_um_per_pixel")
-_OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax")
+_OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "window_boxes")
 
 
 class Prediction(NamedTuple):
