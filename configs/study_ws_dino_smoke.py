@@ -3,8 +3,8 @@
     protloc data simulate bbbc021 --layout raw --n-compounds 24 --doses 2 --replicates 2 --sites 1 --batches 3 \\
         --size 128 --difficulty easy --out raw/bbbc021
     protloc data prepare bbbc021 --raw raw/bbbc021 --out runs/stand-in-data
-    protloc pretrain --config configs/smoke.py data.records=runs/stand-in-data data.split=all optim.steps=2 optim.warmup_epochs=0 \\
-        run.out=runs/stand-in
+    protloc pretrain --config configs/smoke.py data.records=runs/stand-in-data data.split=all optim.steps=2 \\
+        optim.warmup_epochs=0 run.out=runs/stand-in
     protloc study ws-dino --config configs/study_ws_dino_smoke.py
 
 Budget: minutes on two CPU cores. Synthetic images and backbones of two blocks that train for 20 steps: no number here
@@ -85,7 +85,7 @@ def get_config():
                 "tvn": Correction(title="whitening + CORAL", steps="tvn:batch"),
             },
             correction="ws_dino",
-            embed=(),
+            embed=("--windows", "ws_dino", "--combine", "lower-median"),
             folds=3,
             curve=2,
             permutations=50,

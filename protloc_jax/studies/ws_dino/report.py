@@ -79,7 +79,7 @@ def _panels(study: WsDinoStudy, found: Outcome, screen: str) -> Panels | None:
         table = records.manifest.table
         moa, compound = text_of(table, section.moa), text_of(table, section.compound)
         names: dict[str, int] = {}
-        for row in np.random.default_rng(0).permutation(records.n).tolist():
+        for row in map(int, np.random.default_rng(0).permutation(records.n)):
             known = moa[row] and compound[row] not in section.negative and moa[row] not in names
             if known and len(names) < study.attention:
                 names[moa[row]] = row
