@@ -89,7 +89,7 @@ def test_a_hill_curve_is_found_again_and_failures_are_named():
     dose = np.array(DOSES)
     curve = 1.5 + 6 / (1 + (2.0 / dose) ** 1.7)
     found = hill_fit(dose, curve, bottom=1.5)
-    assert found == pytest.approx({"ec50": 2.0, "top": 7.5, "slope": 1.7, "r2": 1.0}, rel=1e-4)
+    assert found == pytest.approx({"bottom": 1.5, "ec50": 2.0, "top": 7.5, "slope": 1.7, "r2": 1.0}, rel=1e-4)
     assert hill_fit(dose, np.full(6, 1.0), bottom=1.5) == {"failed": "no dose is farther than untreated cells"}
     late = 1.5 + 6 / (1 + (500.0 / dose) ** 1.7)
     assert "outside the doses tested" in hill_fit(dose, late, bottom=1.5)["failed"]

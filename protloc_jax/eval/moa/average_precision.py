@@ -77,7 +77,7 @@ class Retrieval:
 
         return statistics.bootstrap_rows(self.compound, mean_over_groups, resamples=resamples, level=level, seed=seed)
 
-    def as_dict(self, *, level: float = 0.05, **interval: Any) -> dict[str, Any]:
+    def as_dict(self, *, fdr: float = 0.05, **interval: Any) -> dict[str, Any]:
         """Everything by group and by query, ready for JSON."""
         columns = {"group": self.groups, "map": self.mean_ap, "p": self.group_p, "q": self.group_q}
         single = {"query": self.names, "group": self.group, "ap": self.ap, "n_pos": self.n_pos}
@@ -87,9 +87,9 @@ class Retrieval:
             "map": self.map,
             "interval": self.interval(**interval).as_dict() | {"over": "compounds, rankings fixed"},
             "chance": self.chance,
-            "groups_retrieved": int((self.group_q <= level).sum()),
+            "groups_retrieved": int((self.group_q <= fdr).sum()),
             "of_groups": len(self.groups),
-            "retrieved_where": f"q <= {level:g}",
+            "retrieved_where": f"q <= {fdr:g}",
             "null_size": self.null_size,
             "seed": self.seed,
             "without_positives": list(self.without_positives),

@@ -31,10 +31,11 @@ def dose_responses(
     """Distances from untreated cells by compound and dose, ready for JSON.
 
     Returns {"compounds": [{compound, moa, doses: [{dose, distance, n_wells, limit, outside}], spearman,
-    lowest_outside, outside_from, hill}], "untreated": {wells, centroid_of, median, limit_of_one_well}, "notes", "left_out"}.
+    lowest_outside, outside_from, hill}], "untreated": {wells, centroid_of, median, limit_of_one_well}, "notes",
+    "left_out"}.
     `limit` is the `level` quantile of means of as many untreated wells. `lowest_outside` is the lowest dose above its
-    limit; `outside_from` the lowest from which on all doses are (None: none is). `spearman` needs three doses and `hill`
-    four: see `hill_fit`. Compounds without a concentration, and wells without a compound, are listed in `left_out`.
+    limit; `outside_from` the lowest from which on all doses are (None: none is). `spearman` needs three doses and
+    `hill` four: see `hill_fit`. Compounds without a concentration, and wells without a compound, are listed in `left_out`.
     Raises ValueError for a table without wells, plates, or untreated wells.
     """
     columns = columns or Columns()
@@ -71,8 +72,9 @@ def dose_responses(
 def hill_fit(dose: Any, distance: Any, *, bottom: float) -> dict[str, Any]:
     """A rising Hill curve, bottom + (top - bottom) / (1 + (ec50 / dose) ** slope), by least squares.
 
-    bottom is held fixed: what untreated cells show. Returns {ec50, top, slope, r2} or {failed: why}: fewer than four
-    doses, no rise above the bottom, no convergence, an EC50 outside the doses tested, or a worse fit than the mean.
+    bottom is held fixed: what untreated cells show. Returns {bottom, top, ec50, slope, r2} or {failed: why}: fewer than
+    four doses, no rise above the bottom, no convergence, an EC50 outside the doses tested, or a worse fit than the
+    mean.
     """
     dose, distance = np.asarray(dose, np.float64), np.asarray(distance, np.float64)
     if len(dose) < LEAST_DOSES:
@@ -102,7 +104,7 @@ def hill_fit(dose: Any, distance: Any, *, bottom: float) -> dict[str, Any]:
         return {"failed": f"EC50 {10**ec50:.3g} lies outside the doses tested"}
     if r2 <= 0:
         return {"failed": "the curve fits worse than a constant"}
-    return {"ec50": 10**ec50, "top": bottom + height, "slope": slope, "r2": r2}
+    return {"bottom": bottom, "top": bottom + height, "ec50": 10**ec50, "slope": slope, "r2": r2}
 
 
 class _Untreated:
