@@ -22,11 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attention": ("protloc_jax.cli.attention", "attention maps, and how well they point at known structures"),
     "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),
     "evaluate": ("protloc_jax.cli.evaluate", "score feature tables with k-NN and linear probes"),
-<<<<<<< HEAD
     "correct": ("protloc_jax.cli.correct", "normalise and batch-correct feature tables, fitted on controls"),
-=======
     "moa": ("protloc_jax.cli.moa", "mechanism of action of a compound screen: NSC, NSCB, retrieval"),
->>>>>>> moa
     "classify": ("protloc_jax.cli.classify", "train classification heads on feature tables, score and keep them"),
     "predict": ("protloc_jax.cli.predict", "classes of new images by saved heads or a fine-tuned run"),
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),
