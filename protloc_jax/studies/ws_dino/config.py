@@ -34,6 +34,11 @@ class Screen(ImageSource):
     well: str = opt("well", "column with the well")
     well_type: str = opt("well_type", "column that tells controls from treatments, where there is one")
     negative: tuple[str, ...] = opt(("DMSO",), "compounds that are the negative control")
+    by_batch: bool = opt(
+        False,
+        "a profile of each treatment in each batch: for crossed designs, where treatments stand in all batches and "
+        "would be left without neighbours of another one",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

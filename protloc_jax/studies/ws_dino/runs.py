@@ -10,11 +10,13 @@ import numpy as np
 
 from protloc_jax.data import info as record_info
 from protloc_jax.data import split_file
+from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.studies.backbones import config_content, weights_of
 from protloc_jax.studies.image_sources import is_there, records_of
 from protloc_jax.studies.steps import Made, Word, Workshop, given, part_of
 from protloc_jax.studies.ws_dino.config import Arm, Model, WsDinoStudy, arms_of, models_of, trainings_of
 from protloc_jax.studies.ws_dino.folds import ALL, fold_names, split_of
+from protloc_jax.studies.ws_dino.profiles import check_screen, profiling_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, read_meta, steps_in
 
 
@@ -71,6 +73,8 @@ def prepare(study: WsDinoStudy, shop: Workshop) -> Inputs:
             found.records[name] = records_of(name, screen, shop)
             found.channels[name] = record_info.load(found.records[name].path).channel_set.names
             found.splits[name] = split_of(study, name, found.records[name], shop)
+            table = read_manifest(found.records[name].path / record_info.MANIFEST_FILE).table
+            check_screen(name, table, profiling_of(study, screen))
     begun = {name: model for name, model in study.models.items() if model.init}
     with shop.phase("weights to begin with", len(begun)):
         for name, model in begun.items():
