@@ -126,7 +126,7 @@ def print_moa(results: Mapping[str, Any]) -> None:
     )
     rows = results["summary"]
     table = Table(title=title, title_justify="left")
-    shown = ["system", "features", "NSC", "chance NSC", "NSCB", "chance NSCB", *(c for c in rows[0] if c[:3] == "mAP")]
+    shown = ["system", "features", "NSC", "NSCB", *(c for c in rows[0] if c.startswith("mAP"))]
     for column in shown:
         table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for row in rows:
@@ -136,6 +136,8 @@ def print_moa(results: Mapping[str, Any]) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
+    metrics = first["metrics"]
+    say(f"  chance: NSC {metrics['nsc']['chance']:.3f}, NSCB {metrics['nscb']['chance']:.3f}")
     for row in rows:
         others = {k: v for k, v in row.items() if k not in shown and k[:7] not in ("chance ", "convent")}
         say(f"{row['system']}: {', '.join(f'{k} {v}' for k, v in others.items())}")
