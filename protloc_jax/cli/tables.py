@@ -114,18 +114,21 @@ def _with_interval(score: Mapping[str, Any]) -> tuple[str, str]:
 def print_moa(results: Mapping[str, Any]) -> None:
     """Print mechanism-of-action scores: one row a system, what was left out, notes, and differences below."""
     console = Console(soft_wrap=True)
+    # A line holds a row, also in a narrow terminal or a file.
+    console.width = max(console.width, 150)
     first = next(iter(results["systems"].values()))
     tag = "SYNTHETIC IMAGES. " if results["synthetic"] else ""
     level = 100 * first["metrics"]["nsc"]["interval"]["level"]
     title = (
         f"{tag}Mechanism of action of {first['treatments']} treatments, {first['compounds']} compounds, "
-        f"{first['mechanisms']} mechanisms ({first['aggregation']}; {level:g} % intervals over compounds)"
+        f"{first['mechanisms']} mechanisms (convention {first['convention']}; {first['aggregation']}; "
+        f"{level:g} % intervals over compounds)"
     )
     rows = results["summary"]
     table = Table(title=title, title_justify="left")
-    shown = [c for c in rows[0] if not c.startswith("chance ") or c in ("chance NSC", "chance NSCB")]
+    shown = ["system", "features", "NSC", "NSCB", *(c for c in rows[0] if c.startswith("mAP"))]
     for column in shown:
-        table.add_column(column, justify="left" if column in ("system", "normalisation") else "right")
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in (row.get(c, "") for c in shown)))
     console.print(table)
@@ -133,6 +136,11 @@ def print_moa(results: Mapping[str, Any]) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
+    metrics = first["metrics"]
+    say(f"  chance: NSC {metrics['nsc']['chance']:.3f}, NSCB {metrics['nscb']['chance']:.3f}")
+    for row in rows:
+        others = {k: v for k, v in row.items() if k not in shown and k[:7] not in ("chance ", "convent")}
+        say(f"{row['system']}: {', '.join(f'{k} {v}' for k, v in others.items())}")
     dropped = first["metrics"]["nscb"]["dropped"]
     if dropped:
         say(f"   NSCB: without {', '.join(dropped)}, which stand in one batch only")

@@ -62,7 +62,7 @@ class FieldAttention:
     def save(self, path: str | Path) -> Path:
         """Write a `.npz` of these arrays, whole or not at all; `read` gives them back. No pickles inside."""
         path = Path(path)
-        arrays: dict[str, np.ndarray] = {
+        arrays: dict[str, Any] = {
             "ids": np.asarray(self.ids),
             "passes": np.asarray(self.passes),
             "maps": self.maps.astype(np.float32),
@@ -74,7 +74,7 @@ class FieldAttention:
             arrays["rollout"] = self.rollout.astype(np.float32)
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+            np.savez_compressed(stream, **arrays)
         os.replace(temporary, path)
         return path
 

@@ -35,7 +35,7 @@ def dose_responses(
     "left_out"}.
     `limit` is the `level` quantile of means of as many untreated wells. `lowest_outside` is the lowest dose above its
     limit; `outside_from` the lowest from which on all doses are (None: none is). `spearman` needs three doses and
-    `hill` four: see `hill_fit`. Compounds without a concentration, and wells without a compound, are listed in `left_out`.
+    `hill` four: see `hill_fit`. Wells without a compound or a concentration are listed in `left_out`.
     Raises ValueError for a table without wells, plates, or untreated wells.
     """
     columns = columns or Columns()
