@@ -60,7 +60,7 @@ def get_config():
                 ),
                 "compound_adversary": Arm(
                     title="compound, batch adversary", weak_label="compound", models=("joint",),
-                    options=("method.name=dino_adversary", "method.nuisance=batch", *weak("compound")),
+                    options=weak("compound", "method.name=dino_adversary", "method.nuisance=batch"), with_controls=True,
                     training=("transductive",),
                 ),
                 "compound_symmetric": Arm(

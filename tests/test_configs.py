@@ -8,6 +8,7 @@ import pytest
 
 from protloc_jax.config import load_file, to_json
 from protloc_jax.studies.transfer.config import TransferStudy
+from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.train.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +18,8 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 def kind_of(path):
     """What a file configures, and the command that takes it."""
-    return (TransferStudy, "study transfer") if path.stem.startswith("study_transfer") else (Experiment, "pretrain")
+    studies = {"study_transfer": (TransferStudy, "study transfer"), "study_ws_dino": (WsDinoStudy, "study ws-dino")}
+    return next((kind for start, kind in studies.items() if path.stem.startswith(start)), (Experiment, "pretrain"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

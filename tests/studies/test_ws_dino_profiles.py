@@ -22,10 +22,8 @@ def fields(*, crossed, seed=0, width=3, plates=2):
             wells = [("DMSO", "DMSO")] * 5
             wells += [(c, m) for c, m, b in zip("abcd", "XXYY", "1212", strict=True) if crossed or b == batch]
             for well, (compound, moa) in enumerate(wells):
-                rows.append(
-                    {"compound": compound, "moa": moa, "batch": batch, "plate": f"{batch}-{plate}", "well": f"B{well:02d}",
-                     "concentration": float(compound != "DMSO")}
-                )  # fmt: skip
+                place = {"batch": batch, "plate": f"{batch}-{plate}", "well": f"B{well:02d}"}
+                rows.append({"compound": compound, "moa": moa, "concentration": float(compound != "DMSO"), **place})
     obs = pd.DataFrame(rows)
     obs.insert(0, "id", [f"i{i}" for i in range(len(obs))])
     x = np.random.default_rng(seed).standard_normal((len(obs), width)).astype(np.float32)

@@ -78,6 +78,9 @@ class Arm:
     )
     options: tuple[str, ...] = opt((), "key=value overrides of pretraining, after the model's")
     truth: bool = opt(False, "trains on the mechanism of action itself")
+    with_controls: bool = opt(
+        False, "trains on images of the negative control too, which an adversary of batches looks at"
+    )
     weak_label: str = opt("", "column of the weak label, for the table of label granularity; empty = none")
     partner_from: str = opt("", "column in which partners must differ, for the same table; empty = none")
     models: tuple[str, ...] = opt((), "names of the models it takes part with; empty = all")

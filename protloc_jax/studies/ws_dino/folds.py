@@ -16,7 +16,7 @@ from protloc_jax.data.splits import k_fold
 from protloc_jax.studies.steps import Made, Workshop
 from protloc_jax.studies.ws_dino.config import Screen, WsDinoStudy
 
-ALL, FILE = "all", "split.parquet"
+ALL, CONTROLS, FILE = "all", "+controls", "split.parquet"
 
 
 def fold_names(study: WsDinoStudy) -> list[str]:
@@ -24,11 +24,16 @@ def fold_names(study: WsDinoStudy) -> list[str]:
     return [f"fold{i}" for i in range(study.folds)]
 
 
+def trained_part(name: str, *, with_controls: bool) -> str:
+    """The name of a split with the images of the negative control among those that train, or without."""
+    return f"{name}{CONTROLS}" if with_controls else name
+
+
 def split_of(study: WsDinoStudy, name: str, records: Made, shop: Workshop) -> Made:
     """The split file of a screen: `all` trains on every treated image; each fold tests its own compounds.
 
-    Compounds are spread over folds by mechanism, images of one compound stay together. The negative control is in no
-    part. Raises ValueError where no image is left to train on.
+    Compounds are spread over folds by mechanism, images of one compound stay together. Each split stands there twice:
+    without the negative control, and (`trained_part`) with it among the images that train. Raises ValueError where no image is left to train on.
     """
     screen = study.screens[name]
 
@@ -66,6 +71,9 @@ def split_file_of(manifest: Manifest, screen: Screen, study: WsDinoStudy, name: 
             part[np.flatnonzero(annotated)[fold == i]] = PARTS.index("test")
             names.append(own)
             parts.append(part)
+    control = np.isin(compound, screen.negative)
+    names += [trained_part(own, with_controls=True) for own in names]
+    parts += [np.where(control, PARTS.index("train"), part) for part in parts]
     columns = basis_columns(table, tuple(dict.fromkeys((screen.moa, screen.compound))))
     return SplitFile(manifest.ids, columns, tuple(names), np.stack(parts).astype(np.int8), config, {"screen": name})
 

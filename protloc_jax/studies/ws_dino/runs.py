@@ -15,7 +15,7 @@ from protloc_jax.studies.backbones import config_content, weights_of
 from protloc_jax.studies.image_sources import is_there, records_of
 from protloc_jax.studies.steps import Made, Word, Workshop, given, part_of
 from protloc_jax.studies.ws_dino.config import Arm, Model, WsDinoStudy, arms_of, models_of, trainings_of
-from protloc_jax.studies.ws_dino.folds import ALL, fold_names, split_of
+from protloc_jax.studies.ws_dino.folds import ALL, fold_names, split_of, trained_part
 from protloc_jax.studies.ws_dino.profiles import check_screen, profiling_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, read_meta, steps_in
 
@@ -164,23 +164,29 @@ def _checkpoints(
     """The runs' last checkpoints, then those for the curve that all of them keep, each with its epoch."""
     kept = [steps_in(run.path / CHECKPOINTS) for own in runs.values() for run in own]
     last = {key: [_at(run, steps_in(run.path / CHECKPOINTS)[-1]) for run in own] for key, own in runs.items()}
-    found = [(last, _epoch(inputs, cell, last))]
+    found = [(last, _epoch(study, inputs, cell, last))]
     if cell.training == "transductive" and study.curve:
         shared = sorted(set(kept[0]).intersection(*kept))
         for step in spaced(shared if shared and shared[-1] == kept[0][-1] else [*shared, kept[0][-1]], study.curve):
             at = {key: [_at(run, step) for run in own] for key, own in runs.items()}
-            found.append((at, _epoch(inputs, cell, at)))
+            found.append((at, _epoch(study, inputs, cell, at)))
     return found
+
+
+def _part(arm: Arm, name: str) -> str:
+    """The split that an arm trains on."""
+    return trained_part(name, with_controls=arm.with_controls)
 
 
 def _at(run: Made, step: int) -> Made:
     return part_of(run, f"{CHECKPOINTS}/{step}")
 
 
-def _epoch(inputs: Inputs, cell: Cell, runs: dict[tuple[int, str], list[Made]]) -> float:
+def _epoch(study: WsDinoStudy, inputs: Inputs, cell: Cell, runs: dict[tuple[int, str], list[Made]]) -> float:
     """Passes over the training images of the first run."""
     (_, part), first = next(iter(runs.items()))
-    images = len(split_file.read(inputs.splits[cell.screen].path).splits(name=part)[0].train)
+    name = _part(study.arms[cell.arm], part)
+    images = len(split_file.read(inputs.splits[cell.screen].path).splits(name=name)[0].train)
     return read_meta(first[0].path)["examples_seen"] / images
 
 
@@ -199,7 +205,7 @@ def _pretrained(
         return given(elsewhere)
     words: list[Word] = [
         "pretrain", "--config", model.config, ("data.records=", inputs.records[cell.screen]),
-        ("data.split_file=", inputs.splits[cell.screen]), f"data.split_name={part}",
+        ("data.split_file=", inputs.splits[cell.screen]), f"data.split_name={_part(arm, part)}",
         *([f"data.channels={channel}"] if channel else []), *_beginning(inputs, cell, arm, model, channel),
         f"run.seed={seed}", f"data.seed={seed}", "run.out={out}",
     ]  # fmt: skip
