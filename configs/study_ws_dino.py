@@ -70,8 +70,8 @@ def get_config():
                     options=("data.partner_from=batch",), **joint,
                 ),
                 "adversary": Arm(
-                    title="compound, adversary of the week", options=("method.name=dino_adversary", "method.nuisance=batch"),
-                    with_controls=True, **joint,
+                    title="compound, adversary of the week", with_controls=True,
+                    options=("method.name=dino_adversary", "method.nuisance=batch"), **joint,
                 ),
                 "symmetric": Arm(title="compound, views of both", options=("views.local_from=both",), **joint),
                 "moa": Arm(
@@ -80,7 +80,8 @@ def get_config():
                 ),
             },
             order=(
-                "untrained", "imagenet", "dino", "treatment", "compound", "other_batch", "adversary", "symmetric", "moa",
+                "untrained", "imagenet", "dino", "treatment", "compound", "other_batch", "adversary", "symmetric",
+                "moa",
             ),
             reference="dino",
             corrections={

@@ -33,7 +33,8 @@ def split_of(study: WsDinoStudy, name: str, records: Made, shop: Workshop) -> Ma
     """The split file of a screen: `all` trains on every treated image; each fold tests its own compounds.
 
     Compounds are spread over folds by mechanism, images of one compound stay together. Each split stands there twice:
-    without the negative control, and (`trained_part`) with it among the images that train. Raises ValueError where no image is left to train on.
+    without the negative control, and (`trained_part`) with it among the images that train. Raises ValueError where no
+    image is left to train on.
     """
     screen = study.screens[name]
 
