@@ -28,7 +28,7 @@ def profiling_of(study: WsDinoStudy, screen: Screen) -> Profiling:
     """How the fields of a screen become profiles."""
     named = {key: getattr(screen, key) for key in ("compound", "concentration", "moa", "batch", "plate", "well")}
     columns = Columns(**named, well_type=screen.well_type, controls=screen.negative)
-    return Profiling(columns, study.aggregation, study.convention)
+    return Profiling(columns, study.aggregation, screen.convention or study.convention)
 
 
 def corrected(tables: Sequence[FeatureTable], steps: str, profiling: Profiling) -> list[FeatureTable]:
