@@ -5,10 +5,10 @@
     protloc pretrain --config configs/simulated_ws_dino.py data.records=runs/crossed data.split=all \\
         data.weak_label=compound data.partner_pool=all data.balance=weak_label run.out=runs/ws-compound
 
-As published (arXiv 2209.07819): random crops and flips, no change of intensity, constants in place of a normalisation by
-image. Not as published: from scratch, a small transformer, one model of all channels, crops that show more of the field,
-and centring and regularisers that small models on small budgets need (simulated_hard.py). Without a weak label it is
-plain DINO.
+As published (arXiv 2209.07819): random crops and flips, no change of intensity, constants in place of a normalisation
+by image. Not as published: from scratch, a small transformer, one model of all channels, crops that show more of the
+field, and centring and regularisers that small models on small budgets need (simulated_hard.py). Without a weak label
+it is plain DINO.
 
 Budget: 800 steps of 32 images, about four minutes on two CPU cores when nothing else runs.
 """

@@ -18,8 +18,8 @@ Controls: mechanisms exchanged between compounds must score at chance; an arm th
 must be above DINO.
 Reported: every arm, correction and checkpoint, as found.
 
-Budget: ViT of 4 blocks x 64, patch 8, 64-pixel crops of 128-pixel fields, 800 steps of 32 images a run. Every arm trains
-on all images, the negative control included, for the adversary needs it.
+Budget: ViT of 4 blocks x 64, patch 8, 64-pixel crops of 128-pixel fields, 800 steps of 32 images a run. Every arm
+trains on all images, the negative control included, for the adversary needs it.
 
 Not measured yet.
 """
