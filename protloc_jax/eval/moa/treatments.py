@@ -94,7 +94,8 @@ def treatments_of(
     """The labelled treatments of a table of images, wells or any rows with metadata.
 
     A treatment is a compound at a concentration (with convention="per_batch", in one batch). Rows without mechanism and
-    negative controls are no treatments; they are counted in `about`. With which="unlabelled" it is the rows without mechanism that are taken, for questions.
+    negative controls are no treatments; they are counted in `about`. With which="unlabelled" it is the rows without
+    mechanism that are taken, for questions.
     The last level of `aggregation` must group by `treatment` alone.
     Raises ValueError for missing columns, an unknown convention, no labelled row, a treatment with two mechanisms or
     rows without batch (all are listed).
