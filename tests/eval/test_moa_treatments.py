@@ -53,6 +53,16 @@ def test_the_three_conventions_by_hand():
     }
 
 
+def test_in_a_crossed_design_a_treatment_asks_once_in_each_of_its_batches():
+    own = treatments_of(screen(), AGGREGATIONS["ws_dino"], convention="per_batch")
+    assert own.names == ("ctrl@0.3 in Week1", "ctrl@0.3 in Week2", "ctrl@0.3 in Week10", "other@1 in Week2")
+    assert own.batch.tolist() == ["Week1", "Week2", "Week10", "Week2"]
+    assert own.compound.tolist() == ["ctrl", "ctrl", "ctrl", "other"] and own.moa.tolist() == ["A", "A", "A", "B"]
+    assert own.profiles[:, 0].tolist() == [3.0, 3.0, 3.0, 2.0] and own.n_rows.tolist() == [2, 1, 2, 1]
+    # The same compound in another batch is no neighbour: only "other" is left, and no batch but Week2 has B.
+    assert nearest.nsc(own).neighbour[:3].tolist() == ["other@1 in Week2"] * 3
+
+
 def test_unlabelled_treatments_can_be_asked_for():
     own = treatments_of(screen(), MEAN, which="unlabelled")
     assert own.names == ("unknown@1",) and own.moa.tolist() == [""]

@@ -11,7 +11,7 @@ from protloc_jax.eval.moa.columns import Columns
 from protloc_jax.eval.moa.nearest import nscb
 from protloc_jax.studies.ws_dino.profiles import Profiling, check_screen, profiles, side_by_side
 
-NESTED, CROSSED = Profiling(Columns(), "ws_dino", "ws_dino"), Profiling(Columns(), "ws_dino", "ws_dino", by_batch=True)
+NESTED, CROSSED = Profiling(Columns(), "ws_dino", "ws_dino"), Profiling(Columns(), "ws_dino", "per_batch")
 
 
 def fields(*, crossed, seed=0, width=3, plates=2):
@@ -59,8 +59,8 @@ def test_channels_are_whitened_apart_and_stand_side_by_side():
 def test_batches_apart_give_every_treatment_a_profile_a_batch():
     table = fields(crossed=True)
     made = profiles([table], "whiten:0", CROSSED)
-    assert made.names == tuple(f"{c}@1/{b}" for b in "12" for c in "abcd")
-    expected = np.stack([by_hand(table, batch=b)[c] for b in "12" for c in "abcd"])
+    assert made.names == tuple(f"{c}@1 in {b}" for c in "abcd" for b in "12")
+    expected = np.stack([by_hand(table, batch=b)[c] for c in "abcd" for b in "12"])
     assert made.profiles @ made.profiles.T == pytest.approx(expected @ expected.T, abs=1e-5)
     found = nscb(made)
     assert found.of == 8 and found.without_candidate == 0
@@ -70,7 +70,7 @@ def test_batches_apart_give_every_treatment_a_profile_a_batch():
 def test_a_screen_that_cannot_be_scored_is_refused_with_what_helps():
     check_screen("nested", fields(crossed=False).obs, NESTED)
     check_screen("crossed", fields(crossed=True).obs, CROSSED)
-    with pytest.raises(ValueError, match=r"screens.crossed: NSCB: no treatments are left.*set by_batch=true"):
+    with pytest.raises(ValueError, match=r"screens.crossed: NSCB: no treatments are left.*set convention=per_batch"):
         check_screen("crossed", fields(crossed=True).obs, NESTED)
     obs = fields(crossed=False).obs
     with pytest.raises(ValueError, match=r"screens.odd: .*no column 'moa'"):

@@ -10,6 +10,9 @@ joined       all wells. The batch is the names of all its batches, joined: equal
              batches, and so for taxol to no other (DeepProfiler's notebook)
 dose_series  without the positive-control wells, by `well_type`. What still stands in several batches gets their joined
              name (Ljosa's profiles, uniDINO)
+
+per_batch    for crossed designs, where every treatment stands in every batch: all wells, and a treatment in each of its
+             batches is a profile and a query of its own (this project's)
 """
 
 from __future__ import annotations
@@ -34,9 +37,9 @@ from protloc_jax.eval.moa.columns import (
     treatments,
 )
 
-Convention = Literal["ws_dino", "joined", "dose_series"]
+Convention = Literal["ws_dino", "joined", "dose_series", "per_batch"]
 Which = Literal["labelled", "unlabelled"]
-_JOIN = "+"
+_JOIN, _WITHIN = "+", " in "
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ def treatments_of(
 ) -> Treatments:
     """The labelled treatments of a table of images, wells or any rows with metadata.
 
-    A treatment is a compound at a concentration. Rows without mechanism and negative controls are no treatments; they
-    are counted in `about`. With which="unlabelled" it is the rows without mechanism that are taken, for questions.
+    A treatment is a compound at a concentration (with convention="per_batch", in one batch). Rows without mechanism and
+    negative controls are no treatments; they are counted in `about`. With which="unlabelled" it is the rows without
+    mechanism that are taken, for questions.
     The last level of `aggregation` must group by `treatment` alone.
     Raises ValueError for missing columns, an unknown convention, no labelled row, a treatment with two mechanisms or
     rows without batch (all are listed).
@@ -101,6 +105,9 @@ def treatments_of(
             f"the aggregation '{shown(aggregation)}' does not end in one row a treatment ('treatment:mean')."
         )
     labelled, columns, about = _labelled(table, convention, columns or Columns(), which)
+    if convention == "per_batch":
+        within = texts(labelled.obs[TREATMENT]) + _WITHIN + texts(labelled.obs[columns.batch])
+        labelled = replace(labelled, obs=labelled.obs.assign(**{TREATMENT: within}))
     result = aggregated(labelled, aggregation, columns=columns)
     batch = _batches(table, labelled, convention, columns)
     names = tuple(result.obs[TREATMENT])

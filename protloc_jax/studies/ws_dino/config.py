@@ -34,11 +34,12 @@ class Screen(ImageSource):
     well: str = opt("well", "column with the well")
     well_type: str = opt("well_type", "column that tells controls from treatments, where there is one")
     negative: tuple[str, ...] = opt(("DMSO",), "compounds that are the negative control")
-    by_batch: bool = opt(
-        False,
-        "a profile of each treatment in each batch: for crossed designs, where treatments stand in all batches and "
-        "would be left without neighbours of another one",
+    convention: Literal["", "ws_dino", "joined", "dose_series", "per_batch"] = opt(
+        "", "the study's key of this name for this screen; per_batch for a crossed design; empty = the study's"
     )
+
+    def __post_init__(self) -> None:
+        check_literals(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +126,15 @@ class WsDinoStudy:
     corrections: Mapping[str, Correction] = dataclasses.field(default_factory=dict)
     correction: str = opt("", "the correction of the first tables; fixed before the run")
     reference: str = opt("", "the arm that others are compared with, for example dino")
+    pairs: tuple[str, ...] = opt((), "further pairs of arms that are compared: compound_other_batch-compound, ...")
     order: tuple[str, ...] = opt((), "names of arms in the order of the tables; the rest follow by name")
     only: tuple[str, ...] = opt((), "names of the arms that take part; empty = all")
     on: tuple[str, ...] = opt((), "names of the screens that take part; empty = all")
     runs: str = opt("", "folder with pretraining runs made elsewhere, named as the steps are; those there are used")
-    train_on: Literal["annotated", "treated"] = opt(
-        "annotated", "images to train on: of treatments with a mechanism of action (as published), or of all compounds"
+    train_on: Literal["annotated", "treated", "all"] = opt(
+        "annotated",
+        "images to train on: of treatments with a mechanism of action (as published), of all compounds, or all, the "
+        "negative control included (which an adversary on controls needs)",
     )
     training: tuple[str, ...] = opt(TRAININGS, f"which of {', '.join(TRAININGS)}")
     folds: int = opt(5, "inductive: folds of compounds, spread over mechanisms; 3 or more")
@@ -141,7 +145,7 @@ class WsDinoStudy:
     )
     batch: int = opt(64, "images a batch while embedding")
     aggregation: str = opt("ws_dino", "from fields to treatments, as `protloc moa` names it")
-    convention: Literal["ws_dino", "joined", "dose_series"] = opt(
+    convention: Literal["ws_dino", "joined", "dose_series", "per_batch"] = opt(
         "ws_dino", "the batch of a treatment that stands in several (taxol), as `protloc moa` names it"
     )
     curve: int = opt(10, "checkpoints of each transductive run that are scored too, evenly spaced; 0 = the last only")
@@ -223,6 +227,12 @@ def _unknown(study: WsDinoStudy, arms: list[str]) -> list[str]:
         problems += _absent("correction", (study.correction,), study.corrections)
     if study.reference:
         problems += _absent("reference", (study.reference,), every)
+    for pair in study.pairs:
+        named = pair.split("-")
+        if len(named) != 2 or named[0] == named[1]:
+            problems.append(f"pairs: '{pair}' is not FIRST-SECOND, the names of two arms.")
+        else:
+            problems += _absent("pairs", tuple(named), every)
     return problems
 
 

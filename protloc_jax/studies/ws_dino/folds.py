@@ -56,7 +56,8 @@ def split_file_of(manifest: Manifest, screen: Screen, study: WsDinoStudy, name: 
     table = manifest.table
     compound, moa = text_of(table, screen.compound), text_of(table, screen.moa)
     annotated = ~np.isin(compound, screen.negative) & (compound != "") & (moa != "") & ~np.isin(moa, screen.negative)
-    treated = annotated if study.train_on == "annotated" else ~np.isin(compound, screen.negative) & (compound != "")
+    others = ~np.isin(compound, screen.negative) & (compound != "")
+    treated = {"annotated": annotated, "treated": others, "all": np.ones(len(table), bool)}[study.train_on]
     if not annotated.any():
         raise ValueError(
             f"screens.{name}: no image has a compound other than {', '.join(screen.negative)} and a '{screen.moa}'."

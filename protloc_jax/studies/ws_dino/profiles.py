@@ -11,7 +11,7 @@ import pandas as pd
 from protloc_jax.eval import corrections
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.moa.aggregate import parse
-from protloc_jax.eval.moa.columns import Columns, natural, negative_controls
+from protloc_jax.eval.moa.columns import Columns, negative_controls
 from protloc_jax.eval.moa.nearest import nsc, nscb
 from protloc_jax.eval.moa.treatments import Convention, Treatments, joined, treatments_of
 from protloc_jax.studies.ws_dino.config import Screen, WsDinoStudy
@@ -19,19 +19,18 @@ from protloc_jax.studies.ws_dino.config import Screen, WsDinoStudy
 
 @dataclasses.dataclass(frozen=True)
 class Profiling:
-    """How fields become profiles of treatments: columns, aggregation, convention; by_batch: of each batch apart."""
+    """How fields become profiles of treatments: columns, aggregation, convention."""
 
     columns: Columns
     aggregation: str
     convention: Convention
-    by_batch: bool = False
 
 
 def profiling_of(study: WsDinoStudy, screen: Screen) -> Profiling:
     """How the fields of a screen become profiles."""
     named = {key: getattr(screen, key) for key in ("compound", "concentration", "moa", "batch", "plate", "well")}
     columns = Columns(**named, well_type=screen.well_type, controls=screen.negative)
-    return Profiling(columns, study.aggregation, study.convention, screen.by_batch)
+    return Profiling(columns, study.aggregation, screen.convention or study.convention)
 
 
 def corrected(tables: Sequence[FeatureTable], steps: str, profiling: Profiling) -> list[FeatureTable]:
@@ -55,8 +54,12 @@ def controls_of(table: FeatureTable, profiling: Profiling) -> np.ndarray:
 
 def profiles(tables: Sequence[FeatureTable], steps: str, profiling: Profiling) -> Treatments:
     """The treatments' profiles, channels side by side in the order of the tables."""
-    of_table = _of_batches if profiling.by_batch else _of_treatments
-    return joined(*(of_table(table, profiling) for table in corrected(tables, steps, profiling)))
+    aggregation = parse(profiling.aggregation)
+    each = [
+        treatments_of(table, aggregation, convention=profiling.convention, columns=profiling.columns)
+        for table in corrected(tables, steps, profiling)
+    ]
+    return joined(*each)
 
 
 def check_screen(name: str, obs: pd.DataFrame, profiling: Profiling) -> None:
@@ -69,29 +72,9 @@ def check_screen(name: str, obs: pd.DataFrame, profiling: Profiling) -> None:
             if found.without_candidate == found.of:
                 raise ValueError(f"{found.metric}: no treatment has a neighbour that it may have.")
     except ValueError as error:
-        hint = "" if profiling.by_batch else " Where treatments stand in all batches, set by_batch=true."
+        hint = " Where treatments stand in all batches, set convention=per_batch."
+        hint = "" if profiling.convention == "per_batch" else hint
         raise ValueError(f"screens.{name}: {error}{hint}") from error
-
-
-def _of_treatments(table: FeatureTable, profiling: Profiling) -> Treatments:
-    aggregation = parse(profiling.aggregation)
-    return treatments_of(table, aggregation, convention=profiling.convention, columns=profiling.columns)
-
-
-def _of_batches(table: FeatureTable, profiling: Profiling) -> Treatments:
-    """Profiles of the treatments of every batch, named treatment/batch."""
-    batch = table.obs[profiling.columns.batch].astype(str).to_numpy()
-    one_batch = dataclasses.replace(profiling, convention="joined", by_batch=False)
-    parts = []
-    for name in sorted(set(batch), key=natural):
-        rows = np.flatnonzero(batch == name)
-        part = FeatureTable(table.x[rows], table.obs.iloc[rows].reset_index(drop=True), table.uns)
-        if not controls_of(part, profiling).all():
-            own = _of_treatments(part, one_batch)
-            parts.append(dataclasses.replace(own, names=tuple(f"{n}/{name}" for n in own.names)))
-    arrays = ("profiles", "compound", "moa", "batch", "concentration", "n_rows", "treatment")
-    together = {key: np.concatenate([getattr(part, key) for part in parts]) for key in arrays}
-    return dataclasses.replace(parts[0], names=tuple(n for part in parts for n in part.names), **together)
 
 
 def side_by_side(tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -118,6 +118,7 @@ def differences(study: WsDinoStudy, found: Sequence[Scored]) -> list[dict[str, A
     """Paired differences over compounds, last checkpoints, the first tables' correction; Holm within a family.
 
     arms      every arm minus the reference, of one screen, model, training and metric
+    pairs     the same of the arms of `study.pairs`
     truth     the same of arms that train on the truth: controls, in a family of their own
     models    the models of one arm, every pair
     A family is one kind of comparison on one screen by one metric.
@@ -131,6 +132,8 @@ def differences(study: WsDinoStudy, found: Sequence[Scored]) -> list[dict[str, A
         if b.arm == study.reference and a.arm != b.arm and a.model == b.model:
             family = "truth" if study.arms[a.arm].truth else "arms"
             names = (title_of(study.arms, a.arm), title_of(study.arms, b.arm))
+        elif f"{a.arm}-{b.arm}" in study.pairs and a.model == b.model:
+            family, names = "pairs", (title_of(study.arms, a.arm), title_of(study.arms, b.arm))
         elif a.arm == b.arm and a.model != b.model and _before(study, a.model, b.model):
             family = "models"
             names = tuple(f"{title_of(study.arms, a.arm)}, {title_of(study.models, m)}" for m in (a.model, b.model))
@@ -147,7 +150,7 @@ def differences(study: WsDinoStudy, found: Sequence[Scored]) -> list[dict[str, A
         own = [d for d in made if (d["family"], d["screen"], d["metric"]) == key]
         for entry, p in zip(own, statistics.holm([d["p_value"] for d in own]), strict=True):
             entry["p_value_holm"] = float(p)
-    order = {"arms": 0, "truth": 1, "models": 2}
+    order = {"arms": 0, "pairs": 1, "truth": 2, "models": 3}
     return sorted(made, key=lambda d: (order[d["family"]], list(study.screens).index(d["screen"]), d["metric"]))
 
 

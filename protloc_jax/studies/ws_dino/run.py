@@ -212,16 +212,18 @@ def _screen(study: WsDinoStudy, inputs: Inputs, name: str) -> dict[str, Any]:
     file = split_file.read(inputs.splits[name].path)
     trained = file.splits(name=runs.ALL)[0].train
     compound, moa = text_of(table, screen.compound), text_of(table, screen.moa)
+    treated = trained[~np.isin(compound[trained], screen.negative)]
     return {
         "title": title_of(study.screens, name),
+        "convention": screen.convention or study.convention,
         "arms": list(arms_of(study, name)),
         "channels": list(inputs.channels[name]),
         "images": len(table),
         "image_size": f"{info.width} x {info.height}",
         "trained": len(trained),
         "controls": int(np.isin(compound, screen.negative).sum()),
-        "compounds": len(set(compound[trained])),
-        "mechanisms": len(set(moa[trained]) - {""}),
+        "compounds": len(set(compound[treated])),
+        "mechanisms": len(set(moa[treated]) - {""}),
         "batches": len(set(text_of(table, screen.batch))),
         "plates": len(set(text_of(table, screen.plate))),
         "folds": _folds(file, compound, table, study) if "inductive" in study.training else [],

@@ -11,6 +11,7 @@ from protloc_jax.studies.ws_dino import figures, published, table
 
 FAMILIES = {
     "arms": "Arms against the reference",
+    "pairs": "Further pairs of arms",
     "truth": "Arms that train on the truth, against the reference (controls)",
     "models": "Channel models",
 }
@@ -27,7 +28,7 @@ def lead(page: Report, results: Mapping[str, Any], note: str) -> None:
         "mechanisms of one batch only are dropped. Correct treatments (mean over seeds) of all, and their share with a "
         "95 % bootstrap interval over compounds.",
         f"Features of each channel corrected by {about['title'] or config['correction']} ({about['steps'] or 'none'}), "
-        f"baselines by {baseline}; aggregation {config['aggregation']}, batch convention {config['convention']}; "
+        f"baselines by {baseline}; aggregation {config['aggregation']}; "
         f"last checkpoint; seeds {', '.join(map(str, config['seeds']))}. Compounds never trained on: in "
         f"{config['folds']} folds the treatments of held-out compounds ask, by the backbone of that fold.",
     )
@@ -46,7 +47,7 @@ def lead(page: Report, results: Mapping[str, Any], note: str) -> None:
             rows,
             caption=f"{screen['title']}: {screen['compounds']} compounds, {screen['mechanisms']} mechanisms, "
             f"{screen['batches']} batches, {screen['trained']:,} images that train, {screen['controls']:,} of the "
-            f"negative control. Chance: {', '.join(chance)}.{without}{paper}",
+            f"negative control; batch convention {screen['convention']}. Chance: {', '.join(chance)}.{without}{paper}",
         )
         add_figure(page, figures.lead_figure(results, name, note=note), f"{screen['title']}: the same.")
 

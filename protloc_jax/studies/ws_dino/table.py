@@ -44,7 +44,7 @@ def table_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "published": number["value"] if number else None,
                 "published setting": number["setting"] if number else None,
                 "aggregation": results["config"]["aggregation"],
-                "convention": results["config"]["convention"],
+                "convention": results["screens"][row["screen"]]["convention"],
                 "images": "synthetic" if results.get("synthetic") else "real",
             }
         )
