@@ -38,10 +38,10 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "pretrain",
         help="pretrain or fine-tune a backbone on records, by a config file",
-        description="Train a backbone without labels (method.name=dino) or with the records' own "
-        "(method.name=supervised), from scratch or from weights (init.weights). Run directory: run.out. Started again, "
-        "a run goes on from its newest good checkpoint, to the bit. Keys: see the config files in configs/, or the "
-        "saved config.json of any run.",
+        description="Train a backbone without labels (method.name=dino, with data.weak_label by weak ones; "
+        "method.name=dino_adversary hides a nuisance) or with the records' own (method.name=supervised), from scratch "
+        "or from weights (init.weights). Run directory: run.out. Started again, a run goes on from its newest good "
+        "checkpoint, to the bit. Keys: see the config files in configs/, or the saved config.json of any run.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""What a supervised run must know about its labels before the first step."""
+"""What a run that looks at labels or groups must know about them before the first step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import numpy as np
 
 from protloc_jax.config import ConfigError, nearest
 from protloc_jax.data.manifest import Manifest
+from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.nuisance import with_nuisance
 from protloc_jax.train.supervised_config import SupervisedConfig
 
 
 def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, tuple[str, ...]]:
     """The experiment with its head's classes as the records have them, and what to tell about the training labels.
 
-    Unchanged for a method that learns without labels. Raises ConfigError, all reasons at once, where the records have
-    no labels or other classes than asked for, where a row has several labels and the loss takes one, and for training
-    images without a label that are neither left to `data.balance` (which never draws them) nor asked to be ignored.
+    Unchanged for a method that learns without labels; an adversary gets its nuisance (`with_nuisance`). Raises
+    ConfigError, all reasons at once, where the records have no labels or other classes than asked for, where a row has
+    several labels and the loss takes one, and for training images without a label that are neither left to
+    `data.balance` (which never draws them) nor asked to be ignored.
     """
     method = experiment.method
+    if isinstance(method, DinoAdversaryConfig):
+        return with_nuisance(experiment, method, manifest)
     if not isinstance(method, SupervisedConfig):
         return experiment, ()
     names = tuple(manifest.label_names)

@@ -62,7 +62,7 @@ def test_what_cannot_be_carried_over_is_refused():
 
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_pairs_by_protein_never_hold_a_test_protein_of_the_other_data(tmp_path, tolerant):
-    """Atlas images paired by gene, split as OpenCell's folds: its test proteins are in no pair, whatever row they are in.
+    """Atlas images paired by gene, split as OpenCell's folds: its test proteins are in no pair, whatever their row.
 
     The atlas' own parts say otherwise, one of its records is damaged, and balancing draws every class.
     """

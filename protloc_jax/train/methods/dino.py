@@ -126,6 +126,12 @@ class Dino:
         scalars: Scalars,
     ) -> LossOutput:
         """The DINO loss of views [B, V, S, S, C]: one forward pass a resolution, the head once over all crops."""
+        return self.loss_and_features(params, teacher, buffers, views, keys=keys, scalars=scalars)[0]
+
+    def loss_and_features(
+        self, params: Tree, teacher: Tree, buffers: Tree, views: Views, *, keys: jax.Array, scalars: Scalars
+    ) -> tuple[LossOutput, jax.Array]:
+        """The DINO loss, and the student's CLS vectors [B, V, D] of the global views."""
         n_global, n_local = views.global_.shape[1], views.local.shape[1]
         shown = self._present(keys, TEACHER, n_global)
         teacher_logits = self._prototypes(teacher, self._encode(teacher, views.global_, None, shown))
@@ -161,7 +167,7 @@ class Dino:
             "teacher_logits": stats.teacher_logits if raw_mean is None else raw_mean,
             **feature_moments(jax.lax.stop_gradient(features[0])),
         }
-        return LossOutput(loss, means, {})
+        return LossOutput(loss, means, {}), features[0]
 
     def update_buffers(self, buffers: Tree, output: LossOutput, scalars: Scalars) -> Tree:
         """The centre follows the mean teacher logits of the whole batch."""
