@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(place, tmp_path, monk
 
 def test_a_real_config_names_only_what_is_there():
     study = load_file(ROOT / "configs/study_ws_dino.py", WsDinoStudy)
-    assert study.corrections["ws_dino"].steps == "whiten:0" and list(study.corrections)[0] == "ws_dino"
+    assert study.corrections["ws_dino"].steps == "whiten:0" and next(iter(study.corrections)) == "ws_dino"
     assert [arm for arm, own in study.arms.items() if own.truth] == ["moa"]
     assert {own.published for own in study.arms.values()} == {"", "none", "treatment", "compound", "moa"}
     for model in study.models.values():
