@@ -23,9 +23,11 @@ from protloc_jax.studies.ws_dino.scores import Answers
 from protloc_jax.studies.ws_dino.table import lead_rows, table_rows
 
 CHANNELS = ("dna", "tubulin", "actin")
-REAL = {"title": "BBBC021", "arms": [], "channels": list(CHANNELS), "images": 3848, "image_size": "640 x 512",
-        "trained": 2528, "controls": 1320, "compounds": 38, "mechanisms": 12, "batches": 10, "convention": "ws_dino", "plates": 55,
-        "folds": [{"fold": "fold0", "train_images": 2000, "held_out": ["AZ-J", "taxol"]}]}  # fmt: skip
+REAL = {
+    "title": "BBBC021", "convention": "ws_dino", "arms": [], "channels": list(CHANNELS), "images": 3848,
+    "image_size": "640 x 512", "trained": 2528, "controls": 1320, "compounds": 38, "mechanisms": 12, "batches": 10,
+    "plates": 55, "folds": [{"fold": "fold0", "train_images": 2000, "held_out": ["AZ-J", "taxol"]}],
+}  # fmt: skip
 
 
 def study():
