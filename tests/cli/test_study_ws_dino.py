@@ -25,8 +25,7 @@ SMALL = (
     "only=untrained,dino,compound", "arms.untrained.models=joint", "arms.dino.models=joint",
     "arms.compound.models=joint", "arms.dino.training=transductive", "arms.compound.training=inductive",
     "models.joint.options=optim.steps=4,run.checkpoint_every=2,run.log_every=1,optim.warmup_epochs=0",
-    "curve=1", "permutations=20", "resamples=100", "maps=0", "attention=1", "models.each.init=", "embed=",
-    "baselines=count",
+    "curve=1", "permutations=20", "resamples=100", "maps=0", "attention=1", "models.each.init=", "baselines=count",
 )  # fmt: skip
 
 
@@ -36,15 +35,19 @@ def commands():
     return [shlex.split(line)[1:] for line in re.findall(r"^    (protloc .*)$", text, re.M)]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with the project's configs and, by the docstring's first command, the raw layout."""
-    where = tmp_path_factory.mktemp("ws_dino")
+def simulated(where, *options):
+    """A folder with the project's configs and, by the docstring's first command with other options, the raw layout."""
     (where / "configs").symlink_to(ROOT / "configs")
     simulate = commands()[0]
     assert simulate[:3] == ["data", "simulate", "bbbc021"]
-    assert main([*simulate[:-1], str(where / simulate[-1]), "--quiet"]) == 0
+    assert main([*simulate[:-1], str(where / simulate[-1]), *options, "--quiet"]) == 0
     return where
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The same with one dose a compound and small fields."""
+    return simulated(tmp_path_factory.mktemp("ws_dino"), "--doses", "1", "--size", "64")
 
 
 def words_of(where, *overrides):
@@ -72,15 +75,15 @@ def rows_of(results, **wanted):
 
 
 def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, monkeypatch, capsys):
-    before = killed_at(place, tmp_path, "step 2/4", *SMALL)
-    assert any("pretrain-mini-dino-joint-all-seed0" in line for line in before)
+    before = killed_at(place, tmp_path, "[pretraining 1/4", *SMALL)
+    assert any("records-mini" in line for line in before)
     monkeypatch.chdir(place)
     assert main(words_of(tmp_path, *SMALL)) == 0
     told = capsys.readouterr().out
     assert "records-mini: done before" in told and "pretrain-mini-compound-joint-fold2-seed0\n" in told
     results = json.loads((tmp_path / "out" / "ws_dino.json").read_text())
     assert "simulated bbbc021" in results["synthetic"]
-    for metric, of in (("NSC", 43), ("NSCB", 30)):
+    for metric, of in (("NSC", 25), ("NSCB", 17)):
         arms = {(r["arm"], r["training"]) for r in rows_of(results, metric=metric, of=of)}
         assert arms == {("untrained", "transductive"), ("dino", "transductive"), ("compound", "inductive"),
                         ("count", "transductive")}  # fmt: skip
@@ -106,9 +109,10 @@ def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, mo
 
 
 @pytest.mark.slow  # minutes: every arm of the study; the test above runs every kind of step of it
-def test_every_arm_runs_within_ten_minutes(place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
+def test_every_arm_runs_within_ten_minutes(tmp_path, monkeypatch):
     began = time.monotonic()
+    place = simulated(tmp_path)
+    monkeypatch.chdir(place)
     for words in commands()[1:3]:
         assert main(words) == 0
     assert commands()[3] == ["study", "ws-dino", "--config", CONFIG]
