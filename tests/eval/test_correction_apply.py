@@ -51,7 +51,7 @@ def test_what_was_done_travels_with_the_table(tmp_path):
     for name in ("t.h5ad", "t.parquet"):
         done = read(correction.apply(table).write(tmp_path / name))
         assert done.uns["corrections"] == [
-            {"steps": "standardise:plate+sphere:1.0", "blocks": 1, "sha256": correction.digest}
+            {"steps": "standardise:plate+sphere:1", "blocks": 1, "sha256": correction.digest}
         ]
         assert done.uns["correction_notes"][0]["fitted_on_controls"] == controls.sum()
         assert done.uns["data_source"] == MADE["data_source"]
@@ -59,7 +59,7 @@ def test_what_was_done_travels_with_the_table(tmp_path):
         assert done.obs.drop(columns=FITTED_ON).equals(table.obs)
         # A second correction is added to the first, and remembers whose controls are spent.
         twice = fit("whiten:1", done, controls_of(done.obs, ["plate=P0", "role=dmso"])).apply(done)
-        assert [c["steps"] for c in twice.uns["corrections"]] == ["standardise:plate+sphere:1.0", "whiten:1.0"]
+        assert [c["steps"] for c in twice.uns["corrections"]] == ["standardise:plate+sphere:1", "whiten:1"]
         assert twice.obs[FITTED_ON].tolist() == controls.tolist()
         with pytest.raises(ValueError, match="corrections"):
             correction.apply(done)
