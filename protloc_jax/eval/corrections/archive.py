@@ -57,7 +57,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if now != written:
             raise ValueError(f"its content was changed after writing (SHA-256 {now[:16]}, written {written[:16]}).")
         return {**header, "sha256": written}, found
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path}: not a usable file of a correction: {error}") from error
 
 
