@@ -47,6 +47,20 @@ def add_parser(subparsers) -> None:
         metavar="PX|native",
         help="side images are brought to (0: as trained; native: as they are, neither resized nor cropped)",
     )
+    parser.add_argument(
+        "--windows",
+        default="",
+        metavar="WINDOWS",
+        help="encode fixed windows of every image at native size instead of the whole: ws_dino (the four crops of "
+        "WS-DINO's evaluation, scaled from 512 x 640), grid:RxC (equal windows without overlap), or "
+        "y0:y1,x0:x1;y0:y1,x0:x1;... in pixels",
+    )
+    parser.add_argument(
+        "--combine",
+        choices=("mean", "median", "lower-median"),
+        help="how the windows' features become the image's (default: mean; WS-DINO takes lower-median, as torch.median "
+        "does: of an even number the lower of the two middle values)",
+    )
     add_embedding(parser, listed_in="OUT.skipped.csv")
 
 
@@ -63,14 +77,16 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.eval.embed import embed, skipped_file
     from protloc_jax.eval.load import load, untrained
     from protloc_jax.eval.planned import planned, plans_of
+    from protloc_jax.eval.windows import windows_of
 
     if args.plan != "list" and not args.out:
         raise ValueError("--out FILE: say which feature table to write, .h5ad or .parquet.")
+    size = _size_of(args)
     set_up_compilation_cache()
     if args.untrained:
-        encoder = untrained(args.weights, size=args.size)
+        encoder = untrained(args.weights, size=size)
     else:
-        encoder = load(args.weights, which=args.which, size=args.size)
+        encoder = load(args.weights, which=args.which, size=size)
     with read.open(args.records, tolerant=args.bad == "skip") as records:
         channels = records.info.channel_set
         if args.plan == "list":
@@ -88,6 +104,11 @@ def run(args: argparse.Namespace) -> int:
                 print(f"not used  {', '.join(left)}")
         elif encoder.config.stem == "channels":
             print(f"tokens    of {len(encoder.channels)} channels: {encoder.channels}")
+        if args.windows:
+            boxes = windows_of(args.windows, (records.info.height, records.info.width), encoder.config.patch)
+            places = "; ".join(box.text for box in boxes)
+            print(f"windows   {len(boxes)} of {records.info.height} x {records.info.width}: {places}")
+            print(f"combined  {args.combine or 'mean'}")
         columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
             task = bar.add_task("", total=len(rows))
@@ -97,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 rows=rows,
                 pooling=args.pooling,
+                windows=args.windows,
+                combine=args.combine or "mean",
                 batch=args.batch,
                 part=args.part,
                 bad=args.bad,
@@ -107,6 +130,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0
+
+
+def _size_of(args: argparse.Namespace) -> int | Literal["native"]:
+    """The side that images are brought to; windows are parts of images as they are."""
+    if args.combine and not args.windows:
+        raise ValueError("--combine says how windows become one feature; give --windows as well.")
+    if args.windows and args.size not in (0, "native"):
+        raise ValueError(f"--size {args.size}: windows are parts of images at native size; leave --size out.")
+    return "native" if args.windows else args.size
 
 
 def _size(text: str) -> int | Literal["native"]:

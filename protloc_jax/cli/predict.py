@@ -111,10 +111,13 @@ def _embedded(args: argparse.Namespace, heads: Heads) -> FeatureTable:
 
     with read.open(args.records, tolerant=args.bad == "skip") as records:
         encoder = encoder_for(heads, args.weights, records.info.channel_set)
-        return _embed(args, encoder, records, heads.features["pooling"])
+        told = heads.features
+        return _embed(args, encoder, records, told["pooling"], told.get("windows", ""), told.get("combine", "mean"))
 
 
-def _embed(args: argparse.Namespace, encoder: Any, records: Any, pooling: str) -> FeatureTable:
+def _embed(
+    args: argparse.Namespace, encoder: Any, records: Any, pooling: str, windows: str = "", combine: Any = "mean"
+) -> FeatureTable:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from protloc_jax.eval.embed import embed, skipped_file
@@ -133,6 +136,8 @@ def _embed(args: argparse.Namespace, encoder: Any, records: Any, pooling: str) -
             features,
             rows=rows,
             pooling=pooling,
+            windows=windows,
+            combine=combine,
             batch=args.batch,
             part=args.part,
             bad=args.bad,

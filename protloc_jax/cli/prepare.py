@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ SETS = {
     "opencell": "OpenCell fields of view: OC-FOV files and the annotation tables",
     "hpa_fov": "Human Protein Atlas fields: the 2018 challenge's, atlas-style names, or DINO4Cells' whole_images.csv",
     "hpa_sc": "Human Protein Atlas single cells: DINO4Cells' crops, or cut out of fields by --cells masks",
+    "bbbc021": "BBBC021 fields: the image and mechanism tables and a TIFF a channel, prepared as WS-DINO published it",
     "opencell_sc": "single cells of packed OpenCell fields, by masks or a watershed, with manual labels beside",
 }
 
@@ -26,33 +28,42 @@ _DEFAULTS = {
     "opencell": "split-by protein (the ENSG), um-per-pixel 0.2, unnamed-axes ZCYX",
     "hpa_fov": _HPA,
     "hpa_sc": _HPA,
+    "bbbc021": "illumination estimate (window 0.3125, unit minimum), resize-factor 0.5, resample bicubic, white-point "
+    "10000; treated fields train, DMSO is val (--split-by compound holds compounds out instead)",
 }
+# What --folds keeps whole, and which rows it splits.
+_FOLDS: dict[str, tuple[str, tuple[str, ...]]] = {"bbbc021": ("compound", ("well_type!=negative_control",))}
 
 
 def add(jobs: Any) -> None:
     """Add the sub-command and the options of each data set."""
+    from protloc_jax.datasets.bbbc021 import Bbbc021Config
     from protloc_jax.datasets.crop_config import CropConfig
     from protloc_jax.datasets.fetch_raw import FetchConfig
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.datasets.hpa import HpaFovConfig
     from protloc_jax.datasets.hpa_cells import HpaCellConfig
     from protloc_jax.datasets.opencell import OpenCellConfig
-    from protloc_jax.datasets.row_table import SHARED
+    from protloc_jax.datasets.row_table import PREPARATION, SHARED
     from protloc_jax.datasets.watershed import SegmentConfig
 
     parser = jobs.add_parser(
         "prepare",
-        help="records of OpenCell and the Human Protein Atlas from their published files",
+        help="records of OpenCell, the Human Protein Atlas and BBBC021 from their published files",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
     parser.description = (
         "Read a published layout as it is downloaded, join labels and groups, list what is left out, and pack records. "
-        "Splits keep proteins whole unless said otherwise."
+        "Splits keep proteins whole unless said otherwise; those of BBBC021 are as published."
     )
     sets = parser.add_subparsers(dest="set", metavar="NAME", required=True)
-    own = {"opencell": (OpenCellConfig,), "hpa_fov": (HpaFovConfig,), "hpa_sc": (HpaCellConfig, HpaFovConfig)}
-    of_folder = tuple(row[0] for row in configs.describe(FolderConfig) if row[0] not in SHARED)
+    own = {
+        "opencell": (OpenCellConfig,),
+        "hpa_fov": (HpaFovConfig,),
+        "hpa_sc": (HpaCellConfig, HpaFovConfig),
+        "bbbc021": (Bbbc021Config,),
+    }
     for name, summary in SETS.items():
         one = sets.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         raw = "folder of records that `prepare opencell` packed" if name == "opencell_sc" else "folder of the raw files"
@@ -65,16 +76,24 @@ def add(jobs: Any) -> None:
         if name in ("hpa_sc", "opencell_sc"):
             add_fields(one.add_argument_group("cells"), CropConfig)  # type: ignore[arg-type]
             add_fields(one.add_argument_group("cells without masks"), SegmentConfig)  # type: ignore[arg-type]
-        if name != "opencell_sc":
+        if name not in ("opencell_sc", "bbbc021"):
             add_fields(one.add_argument_group("fetching"), FetchConfig)  # type: ignore[arg-type]
+        if name != "opencell_sc":
+            open_to = (*SHARED, *PREPARATION) if name == "bbbc021" else SHARED
             group: Any = one.add_argument_group(
                 "packing (as for `data pack folder`)",
                 f"The layout has defaults of its own: {_DEFAULTS[name]}.",
             )
-            add_fields(group, FolderConfig, skip=of_folder)
+            add_fields(
+                group,
+                FolderConfig,
+                skip=tuple(row[0] for row in configs.describe(FolderConfig) if row[0] not in open_to),
+            )
         else:
             one.add_argument("--masks-out", metavar="DIR", help="also write the watershed's label images there")
-        one.add_argument("--folds", type=int, default=0, help="also write folds.parquet: this many folds by protein")
+        one.add_argument(
+            "--folds", type=int, default=0, help=f"also write folds.parquet: this many folds by {_folds(name)[0]}"
+        )
         one.add_argument("--check-only", action="store_true", help="check and count everything and write nothing")
         one.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
         one.add_argument("--shard-size", type=int, default=0, help="records a file (default: chosen)")
@@ -87,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.data.split_config import SplitConfig
     from protloc_jax.datasets.pack_rows import write_folds
 
+    by, where = _folds(args.set)
     if args.folds:
-        SplitConfig(kind="k_fold", by=("protein",), folds=args.folds)  # refused before the work, not after
+        SplitConfig(kind="k_fold", by=(by,), folds=args.folds)  # refused before the work, not after
     if not args.out and not args.check_only:
         raise ValueError("--out DIR is needed (or --check-only).")
     packed, used = _opencell_cells(args) if args.set == "opencell_sc" else _from_raw(args)
@@ -97,17 +117,34 @@ def run(args: argparse.Namespace) -> int:
     unit = "cells" if args.set.endswith("_sc") else "images"
     if packed.info is None:
         print(f"{packed.manifest.n:,} {unit} are fit to be packed.")
+        _treatments(args, packed.manifest, write=False)
         return 0
     (Path(args.out) / SAVED).write_text(json.dumps({"set": args.set, "raw": args.raw, **used}, indent=2) + "\n")
     info = packed.info
     shape = f"{info.height} x {info.width} x {len(info.channels)} {info.dtype}"
     print(f"{args.out}: {info.n:,} {unit} of {shape}, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s).")
     if args.folds:
-        path, notes = write_folds(packed.manifest, args.out, args.folds, by="protein")
+        path, notes = write_folds(packed.manifest, args.out, args.folds, by=by, where=where)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        print(f"{path}: {args.folds} folds, proteins kept whole.")
+        print(f"{path}: {args.folds} folds, {by}s kept whole.")
+    _treatments(args, packed.manifest, write=True)
     return 0
+
+
+def _folds(name: str) -> tuple[str, tuple[str, ...]]:
+    return _FOLDS.get(name, ("protein", ()))
+
+
+def _treatments(args: argparse.Namespace, manifest: Any, *, write: bool) -> None:
+    """Of a screen: the treatments with their counts, as text and as a table beside the records."""
+    if args.set != "bbbc021":
+        return
+    from protloc_jax.datasets.bbbc021_report import TREATMENTS_FILE, summary, treatments
+
+    if write:
+        treatments(manifest).to_csv(Path(args.out) / TREATMENTS_FILE, index=False, lineterminator="\n")
+    print("\n".join(summary(manifest)))
 
 
 def _work(args: argparse.Namespace) -> Any:
@@ -118,6 +155,7 @@ def _work(args: argparse.Namespace) -> Any:
 
 def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """(what was packed, the options used), from raw files."""
+    from protloc_jax.datasets.bbbc021 import Bbbc021Config, read_bbbc021
     from protloc_jax.datasets.crop_config import CropConfig
     from protloc_jax.datasets.folder_config import FolderConfig
     from protloc_jax.datasets.hpa import HpaFovConfig, read_hpa_fov
@@ -135,6 +173,11 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         config = configs.from_mapping(HpaFovConfig, given(args, HpaFovConfig))
         _fetch(args)
         rows = read_hpa_fov(config, args.raw)
+    elif args.set == "bbbc021":
+        config = configs.from_mapping(Bbbc021Config, given(args, Bbbc021Config))
+        if folder_options.get("illumination", "estimate") != "estimate":
+            config = replace(config, illumination_from="packed")  # nothing is estimated, so no other image is needed
+        rows = read_bbbc021(config, args.raw)
     else:
         options, segmenting = given(args, CropConfig), given(args, SegmentConfig)
         if options.get("cells") or options.get("nuclei") or segmenting:
@@ -231,6 +274,8 @@ _EXAMPLES = """examples:
   DINO4Cells' single cells; and cells cut out of fields by HPA-Cell-Segmentation's masks:
     protloc data prepare hpa_sc --raw single_cells/ --sizes resize --size 224 --out records/hpa_sc
     protloc data prepare hpa_sc --raw atlas/ --cells 'masks/{id}_cellmask.png' --side 512 --out records/hpa_sc
+  BBBC021 as downloaded (plate folders and tables below one folder), also when only some plates are there:
+    protloc data prepare bbbc021 --raw bbbc021/ --missing leave_out --out records/bbbc021
   single cells of packed OpenCell fields, with a person's labels as the labels:
     protloc data prepare opencell_sc --raw records/opencell --segment nuclei --nucleus-channel nucleus --side 20um \\
         --cell-labels manual.csv --cell-labels-as labels --out records/opencell_sc

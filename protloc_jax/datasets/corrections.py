@@ -1,4 +1,7 @@
-"""What happens to a row's pixels between its files and the records: even illumination, then one pixel size."""
+"""What happens to a row's pixels between its files and the records.
+
+Even illumination first, then one pixel size (or a factor), then the white point.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +26,7 @@ from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.resampling import Scale, resample, resample_mask, resampled_size, scale_to
 from protloc_jax.datasets.row_images import load_image
 from protloc_jax.datasets.table import cell_text
+from protloc_jax.datasets.white_point import stretched
 
 _FEW = 20  # images; below that the cells themselves show in an estimate
 Side = tuple[float, float]
@@ -29,6 +34,14 @@ Side = tuple[float, float]
 
 class CannotResample(ValueError):
     """A row has no pixel size, or one too far from what is wanted."""
+
+
+class Corrected(NamedTuple):
+    """Corrected pixels [H, W, C]; values that illumination saturated, and values that lay above the white point."""
+
+    pixels: np.ndarray
+    saturated: int
+    above_white: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,9 @@ class Corrections:
 
     def scale(self, row: int, stated: float | None) -> Scale | None:
         """How the row is resampled. Raises CannotResample."""
-        target = self.config.target_um_per_pixel
+        target, factor = self.config.target_um_per_pixel, self.config.resize_factor
+        if factor:
+            return (factor, factor) if factor != 1 else None
         if not target:
             return None
         side = self.side(row, stated)
@@ -70,48 +85,66 @@ class Corrections:
     def size(self, row: int, size: tuple[int, int], stated: float | None) -> tuple[int, int]:
         return resampled_size(size, self.scale(row, stated))
 
-    def image(self, row: int, pixels: np.ndarray, stated: float | None) -> tuple[np.ndarray, int]:
-        """Corrected [H, W, C], and how many values became saturated by it. Raises ImageError, CannotResample."""
+    def image(self, row: int, pixels: np.ndarray, stated: float | None) -> Corrected:
+        """The row's pixels, corrected. Raises ImageError, CannotResample."""
         saturated = 0
         if self.illumination is not None and pixels.shape[2] == len(self.config.channel_set):
             try:
                 pixels, saturated = self.illumination.correct(pixels, self.plates[row])
             except ValueError as error:
                 raise images.ImageError(str(error)) from error
-        return resample(pixels, self.scale(row, stated), self.config.resample), saturated
+        pixels, above = resample(pixels, self.scale(row, stated), self.config.resample), 0
+        if self.config.white_point:
+            pixels, above = stretched(pixels, self.config.white_point)
+        return Corrected(pixels, saturated, above)
 
     def mask(self, row: int, mask: np.ndarray, stated: float | None) -> np.ndarray:
         return resample_mask(mask, self.scale(row, stated))
 
 
 def corrections(
-    config: FolderConfig, found: Gathered, problems: Problems, *, workers: int, progress: bool
+    config: FolderConfig,
+    found: Gathered,
+    problems: Problems,
+    *,
+    workers: int,
+    progress: bool,
+    more: Gathered | None = None,
 ) -> Corrections:
-    """The corrections of every gathered row; what cannot be goes to `problems`, estimates are made here."""
+    """The corrections of every gathered row; what cannot be goes to `problems`, estimates are made here.
+
+    more  the images to estimate from (`illumination_images`), None = those of the rows
+    """
     sides = _sides(config, found, problems)
     if config.illumination == "none":
         return Corrections(config, sides)
     if config.illumination == "table":
         return _of_table(config, found, sides, problems)
-    column = config.illumination_by
-    if column not in found.frame.columns:
-        have = [str(c) for c in found.frame.columns]
-        raise DatasetError(
-            f"{config.path}: illumination_by: no column '{column}'.{nearest(column, have)} Columns: {capped(have, 30)}."
-        )
-    plates = tuple(cell_text(v) for v in found.frame[column])
-    for row, plate in zip(found.rows, plates, strict=True):
-        if not plate:
-            problems.add("rows without a plate", f"{row}: empty '{column}' (illumination_by)")
+    plates = _plates(config, found, config.path, problems)
     names = sorted(set(plates) - {""})
     if config.illumination == "given":
         tokens = list(config.tokens.values())
         folder = Path(config.illumination_folder)
         light = illumination_files.given(folder, config.illumination_pattern, names, tokens, problems)
     else:
-        light = _estimate(config, found, plates, names, problems, workers=workers, progress=progress)
+        light = _estimate(config, found, more, names, problems, workers=workers, progress=progress)
     problems.check(config.path)
     return Corrections(config, sides, plates, light)
+
+
+def _plates(config: FolderConfig, found: Gathered, path: str, problems: Problems) -> tuple[str, ...]:
+    """Per row the value of `illumination_by`. Raises DatasetError where there is no such column."""
+    column = config.illumination_by
+    if column not in found.frame.columns:
+        have = [str(c) for c in found.frame.columns]
+        raise DatasetError(
+            f"{path}: illumination_by: no column '{column}'.{nearest(column, have)} Columns: {capped(have, 30)}."
+        )
+    plates = tuple(cell_text(v) for v in found.frame[column])
+    for row, plate in zip(found.rows, plates, strict=True):
+        if not plate:
+            problems.add("rows without a plate", f"{row}: empty '{column}' (illumination_by)")
+    return plates
 
 
 def _of_table(config: FolderConfig, found: Gathered, sides: tuple[Side | None, ...], problems: Problems) -> Corrections:
@@ -148,20 +181,28 @@ def _sides(config: FolderConfig, found: Gathered, problems: Problems) -> tuple[S
 def _estimate(
     config: FolderConfig,
     found: Gathered,
-    plates: Sequence[str],
+    more: Gathered | None,
     names: Sequence[str],
     problems: Problems,
     *,
     workers: int,
     progress: bool,
 ) -> Illumination:
-    """One function a plate from that plate's images alone; unreadable ones are left to the inspection."""
+    """One function a plate from that plate's images alone.
+
+    Unreadable ones among the rows are left to the inspection; those of `more`, which nobody else looks at, are problems
+    or, with bad_images=drop, counted.
+    """
+    source = found if more is None else more
+    plates = _plates(config, source, config.path if more is None else config.illumination_images, problems)
+    unreadable: dict[int, str] = {}
 
     def one(row: int) -> tuple[np.ndarray, int, tuple[int, int]] | None:
-        paths = found.paths[row]
+        paths = source.paths[row]
         try:
             pixels = load_image(paths, config).pixels if paths is not None else None
-        except (images.ImageError, OSError):
+        except (images.ImageError, OSError) as error:
+            unreadable[row] = str(error)
             return None
         if pixels is None or pixels.shape[2] != len(config.channel_set):
             return None
@@ -169,11 +210,14 @@ def _estimate(
 
     by_plate: dict[str, list[int]] = {name: [] for name in names}
     for row, plate in enumerate(plates):
-        if plate:
+        if plate in by_plate:
             by_plate[plate].append(row)
     grids: dict[str, lights.Grid] = {}
     few, dark = [], []
-    with ThreadPoolExecutor(max(1, workers)) as pool, Progress(progress, "illumination", 0, len(plates)) as bar:
+    with (
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        Progress(progress, "illumination", 0, sum(map(len, by_plate.values()))) as bar,
+    ):
         for plate, own in by_plate.items():
             seen = [result for result in pool.map(one, own) if result is not None]
             bar.advance(len(own))
@@ -193,10 +237,17 @@ def _estimate(
             )
             few += [f"'{plate}' ({len(seen)})"] if len(seen) < _FEW else []
             dark += [f"'{plate}' {config.channel_set.names[c]}" for c in channels]
+    of = "the images" if more is None else f"all {sum(map(len, by_plate.values())):,} images of them"
     found.notes.append(
-        f"illumination functions of {len(grids)} plate(s) are estimated ({config.illumination_statistic} of the "
-        f"images, {config.illumination_smoothing} filter over {config.illumination_window:g} of the shorter side)."
+        f"illumination functions of {len(grids)} plate(s) are estimated ({config.illumination_statistic} of {of}, "
+        f"{config.illumination_smoothing} filter over {config.illumination_window:g} of the shorter side)."
     )
+    if more is not None and unreadable:
+        texts = [f"{source.rows[row]}: {unreadable[row]}" for row in sorted(unreadable)]
+        if config.bad_images == "drop":
+            found.notes.append(f"{len(texts)} images to estimate illumination from are bad: {capped(texts, 5)}.")
+        else:
+            problems.extend("unreadable images of illumination_images", texts)
     if few:
         found.notes.append(f"plates with fewer than {_FEW} images show their cells in the estimate: {capped(few, 5)}.")
     if dark:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,8 @@ def prepare(config: FolderConfig, *, workers: int | None = None, progress: bool 
     problems = Problems()
     workers = default_workers() if workers is None else workers
     found = gather(config, problems, progress=progress)
-    every = corrections(config, found, problems, workers=workers, progress=progress)
+    more = _illumination_images(config, problems) if config.illumination_images else None
+    every = corrections(config, found, problems, workers=workers, progress=progress, more=more)
     seen = inspect(every, found, problems, workers=workers, progress=progress)
     skipped: dict[int, list[str]] = {}
     if config.bad_images == "drop":
@@ -200,6 +201,31 @@ def _manifest(config: FolderConfig, found: Gathered, keep: list[int], um_per_pix
     )
 
 
+def _illumination_images(config: FolderConfig, problems: Problems) -> Gathered:
+    """The images that illumination is estimated from, where a table of their own names them."""
+    root = config.root or str(Path(config.path).parent)
+    apart = replace(
+        config,
+        path=config.illumination_images,
+        root=root,
+        where=(),
+        groups=(config.illumination_by,),
+        numbers=(),
+        masks="",
+        pixel_columns=(),
+        labels=(),
+        labels_from="none",
+        split_by="",
+        split_column="",
+        split_stratify=(),
+    )
+    own = Problems()
+    found = gather(apart, own)
+    for kind, texts in own.kinds.items():
+        problems.extend(f"{kind} of illumination_images", texts)
+    return found
+
+
 def _group(value: object) -> str | None:
     return cell_text(value) or None
 
@@ -216,6 +242,12 @@ def _looks(config: FolderConfig, manifest: Manifest, seen: list[Seen | None]) ->
     if config.illumination != "none" and config.check == "pixels":
         total = sum(s.shape[0] * s.shape[1] * s.shape[2] for s in seen if s is not None)
         notes.append(f"illumination correction saturated {saturated:,} of {total:,} values.")
+    if config.white_point and config.check == "pixels":
+        above = sum(s.above_white for s in seen if s is not None)
+        total = sum(s.shape[0] * s.shape[1] * s.shape[2] for s in seen if s is not None)
+        notes.append(
+            f"white_point={config.white_point}: {above:,} of {total:,} values ({above / total:.2%}) lie above."
+        )
     if empty:
         notes.append(f"{len(empty)} mask(s) mark no pixel at all: {capped(empty, 5)}.")
     return notes
@@ -231,6 +263,10 @@ def _source(config: FolderConfig, size: tuple[int, int], seen: list[Seen | None]
         how += ("axes", config.unnamed_axes)
     if config.target_um_per_pixel:
         how += ("resampled", config.target_um_per_pixel, config.resample, every.sides)
+    if config.resize_factor:
+        how += ("resized", config.resize_factor, config.resample)
+    if config.white_point:
+        how += ("white point", config.white_point)
     if every.illumination is not None:
         how += ("illumination", every.illumination.digest, every.plates)
     digest = hashlib.blake2b(repr(how).encode(), digest_size=16)

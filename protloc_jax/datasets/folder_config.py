@@ -11,6 +11,7 @@ from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.data.manifest import CORE_COLUMNS
 from protloc_jax.datasets import addresses
 from protloc_jax.datasets.problems import DatasetError
+from protloc_jax.datasets.resampling import MOST_ENLARGED, MOST_REDUCED
 from protloc_jax.datasets.splitting import check_fractions
 from protloc_jax.images import MAX_PIXELS
 from protloc_jax.images.header import Reading
@@ -62,6 +63,7 @@ class FolderConfig:
     plate_column: str = opt("plate", "the images' column with plates, for plate_map")
     well_column: str = opt("well", "the images' column with wells, for plate_map")
     groups: tuple[str, ...] = opt((), "columns to keep as groups; empty = all that are not paths")
+    numbers: tuple[str, ...] = opt((), "table: columns that hold numbers, which text tables do not say")
     where: tuple[str, ...] = opt((), "keep rows with column=value (or column=value1|value2) only")
     split_column: str = opt("", "column with train, val or test; empty = a column 'split' if any")
     split_by: str = opt("", "group column that is never torn apart; splits are then made, stratified over labels")
@@ -75,8 +77,16 @@ class FolderConfig:
     um_per_pixel: float = opt(0.0, "physical pixel size in micrometres; 0 = as the files say")
     pixel_columns: tuple[str, ...] = opt((), "table: column with each row's um a pixel, or two (height, width)")
     target_um_per_pixel: float = opt(0.0, "resample every image to this pixel size before packing; 0 = as they are")
-    resample: Literal["lanczos", "area"] = opt(
-        "lanczos", "how: lanczos, or area (mean over the new pixel); masks: nearest"
+    resize_factor: float = opt(
+        0.0, "resize every image by this factor before packing, whatever its pixel size; 0 = as they are"
+    )
+    resample: Literal["lanczos", "bicubic", "area"] = opt(
+        "lanczos", "how: lanczos, bicubic, or area (mean over the new pixel); masks: nearest"
+    )
+    white_point: int = opt(
+        0,
+        "last of all, values from this one on become the largest of the pixels' type and those below are stretched to "
+        "it; 0 = as they are",
     )
     illumination: Literal["none", "given", "table", "estimate"] = opt(
         "none",
@@ -88,6 +98,10 @@ class FolderConfig:
     illumination_pattern: str = opt(
         "{plate}_{channel}.npy",
         "given: their names, such as '{plate}/{plate}_Illum{channel}.npy'; {channel} is the word given with files",
+    )
+    illumination_images: str = opt(
+        "",
+        "estimate: a table with the images to estimate from, such as all of each plate; empty = those that are packed",
     )
     illumination_statistic: Literal["mean", "median"] = opt("mean", "estimate: mean or median of the images")
     illumination_smoothing: Literal["median", "gaussian"] = opt("median", "estimate: median filter, or gaussian")
@@ -212,12 +226,22 @@ class FolderConfig:
             problems.append(str(error))
         if not 0 <= self.target_um_per_pixel < float("inf"):
             problems.append(f"target_um_per_pixel={self.target_um_per_pixel}: must be positive (0 = no resampling).")
+        if self.resize_factor and not 1 / MOST_REDUCED <= self.resize_factor <= MOST_ENLARGED:
+            problems.append(
+                f"resize_factor={self.resize_factor:g}: 0 (as they are), or 1/{MOST_REDUCED:g} to {MOST_ENLARGED:g}."
+            )
+        if self.resize_factor and self.target_um_per_pixel:
+            problems.append("resize_factor and target_um_per_pixel exclude each other.")
+        if not 0 <= self.white_point <= 65535:
+            problems.append(f"white_point={self.white_point}: a value of 16-bit pixels, 1 to 65535 (0 = as they are).")
         if len(self.pixel_columns) > 2:
             problems.append("pixel_columns: one column, or two (height, width).")
         if self.illumination == "given" and not self.illumination_folder:
             problems.append("illumination=given: say with illumination_folder where the functions are.")
         if addresses.scheme_of(self.illumination_folder):
             problems.append("illumination_folder: must be a local folder.")
+        if self.illumination_images and self.illumination != "estimate":
+            problems.append("illumination_images: is read with illumination=estimate only.")
         if self.illumination_folder and self.illumination != "given":
             problems.append("illumination_folder: is read with illumination=given only.")
         if not 0 < self.illumination_window <= 1:

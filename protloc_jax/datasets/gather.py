@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from protloc_jax.datasets.staging import StagingError, Store, default_folder, st
 from protloc_jax.datasets.table import TABLE_SUFFIXES, cell_text, is_table
 from protloc_jax.datasets.zarr_plate import from_plates, plates_in
 
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -58,6 +60,7 @@ def gather(config: FolderConfig, problems: Problems, *, progress: bool = False) 
         else:
             found = from_directory(config, path, plate_map, problems, store)
     _ids(config, found, problems)
+    _numbers(config, found, problems)
     _labels(config, found, problems)
     _splits(config, found, problems)
     _resolve(config, found, problems, store, tabular=tabular, progress=progress)
@@ -104,6 +107,23 @@ def _ids(config: FolderConfig, found: Gathered, problems: Problems) -> None:
             ids = [f"{number:07d}" for number in range(len(ids))]
             found.notes.append("no id column, and the file names are not unique: ids are row numbers.")
     found.frame["id"] = pd.Series(ids, dtype=object)
+
+
+def _numbers(config: FolderConfig, found: Gathered, problems: Problems) -> None:
+    """Columns of texts that are meant as numbers: whole ones where all are, else with NaN for empty cells."""
+    for name in config.numbers:
+        texts = [cell_text(v) for v in found.frame[name]]
+        if all(_WHOLE.fullmatch(text) for text in texts):
+            found.frame[name] = pd.Series([int(text) for text in texts], dtype="int64")
+            continue
+        values = []
+        for row, text in zip(found.rows, texts, strict=True):
+            try:
+                values.append(float(text or "nan"))
+            except ValueError:
+                problems.add("numbers", f"{row}: {name} is '{text}', not a number")
+                values.append(float("nan"))
+        found.frame[name] = pd.Series(values, dtype="float64")
 
 
 def _common_name(files: tuple[str, ...]) -> str:

@@ -47,7 +47,7 @@ def wanted_columns(config: FolderConfig) -> list[tuple[str, str]]:
     wanted += [(c, "split_stratify") for c in config.split_stratify]
     wanted += [(item.partition("=")[0], "where") for item in config.where]
     wanted += [(c, p) for c, p in ((config.split_column, "split_column"), (config.split_by, "split_by")) if c]
-    wanted += [(c, "pixel_columns") for c in config.pixel_columns]
+    wanted += [(c, "pixel_columns") for c in config.pixel_columns] + [(c, "numbers") for c in config.numbers]
     if config.id_column != "id":
         wanted.append((config.id_column, "id_column"))
     if config.masks:

@@ -88,7 +88,7 @@ def _look_at_pixels(
     problem = "" if mask is None or covered is None else _mask_problem(mask, covered.shape, found.pixels.shape)
     if problem:
         return None, "masks", problem
-    pixels, saturated = corrections.image(row, found.pixels, found.um_per_pixel)
+    pixels, saturated, above_white = corrections.image(row, found.pixels, found.um_per_pixel)
     covered = None if covered is None else corrections.mask(row, covered, found.um_per_pixel)
     height, width, channels = pixels.shape
     constant = constant_channels(pixels)
@@ -112,6 +112,7 @@ def _look_at_pixels(
         empty,
         digest.digest(),
         saturated,
+        above_white,
         found.channel_names,
     )
     return seen, "", ""

@@ -22,7 +22,7 @@ from protloc_jax.datasets.crop_config import CropConfig
 from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.raw_writer import CONFIG_FILE as SIMULATED_FILE
-from protloc_jax.datasets.row_table import ROWS_FILE, RowTable, few_groups, write_rows
+from protloc_jax.datasets.row_table import PREPARATION, ROWS_FILE, RowTable, few_groups, write_rows
 from protloc_jax.datasets.watershed import SegmentConfig
 
 CONFIG_FILE = "folder.json"
@@ -63,7 +63,7 @@ def pack_fields(
     with _table(rows, out, work) as place:
         config = rows.folder(raw, place.path, given or {})
         checked = folder.prepare(config, workers=work.workers, progress=work.progress)
-        checked = replace(checked, source=_source(checked.source, raw))
+        checked = replace(checked, source=_source(checked.source, raw, config))
         notes = _notes(rows, checked.notes, checked.manifest, config)
         if work.check_only:
             return Packed(checked.manifest, None, notes)
@@ -112,12 +112,16 @@ def pack_cells(
     return Packed(found.manifest, info, notes)
 
 
-def write_folds(manifest: Manifest, out: str | Path, folds: int, *, by: str, seed: int = 0) -> tuple[Path, list[str]]:
+def write_folds(
+    manifest: Manifest, out: str | Path, folds: int, *, by: str, seed: int = 0, where: tuple[str, ...] = ()
+) -> tuple[Path, list[str]]:
     """(file, notes): k folds by whole groups as a split file `folds.parquet`; the notes say which classes parts miss.
+
+    where  conditions on the rows that are split; the others are in no part
 
     Raises ConfigError naming what cannot be.
     """
-    found = make_splits(manifest, SplitConfig(kind="k_fold", by=(by,), folds=folds, seeds=(seed,)))
+    found = make_splits(manifest, SplitConfig(kind="k_fold", by=(by,), folds=folds, seeds=(seed,), where=where))
     notes = few_groups(manifest, by, folds)
     for row in found.report():
         missing = {part: names for part, names in row["classes_missing"].items() if names}
@@ -152,9 +156,16 @@ def _notes(rows: RowTable, more: list[str], manifest: Manifest, config: FolderCo
     return [*rows.notes, *more, *few_groups(manifest, config.split_by, parts)]
 
 
-def _source(source: str, raw: str | Path) -> str:
-    """The text that marks the records' pixels; it keeps the simulation where the raw files are simulated."""
-    path = Path(raw) / SIMULATED_FILE
-    if not path.is_file():
-        return source
-    return json.dumps({"folder": source, "simulated": json.loads(path.read_text())}, sort_keys=True)
+def _source(source: str, raw: str | Path, config: FolderConfig) -> str:
+    """The text that marks the records' pixels.
+
+    It keeps the simulation where the raw files are simulated, and the constants of what was done to values and sizes,
+    so that `dataset.json` alone tells what a pixel means.
+    """
+    path, told = Path(raw) / SIMULATED_FILE, {}
+    if path.is_file():
+        told["simulated"] = json.loads(path.read_text())
+    if config.white_point or config.resize_factor:
+        values = configs.to_dict(config)
+        told["prepared"] = {key: values[key] for key in (*PREPARATION, "resample") if not key.endswith("_folder")}
+    return json.dumps({"folder": source, **told}, sort_keys=True) if told else source

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image as Pillow
 
-Filter = Literal["lanczos", "area"]
+Filter = Literal["lanczos", "bicubic", "area"]
 Scale = tuple[float, float]
 
 # Beyond these a wrong unit is likelier than a wish, and enlarged pixels carry nothing new.
@@ -46,19 +46,19 @@ def resample(pixels: np.ndarray, scale: Scale | None, filter: Filter) -> np.ndar
     """[H, W, C] at another pixel size, dtype kept, rounded to nearest.
 
     The scale is kept exactly: what does not fill a whole output pixel is cut off, half on either side. "lanczos" is a
-    windowed sinc over three output pixels to each side when reducing (three input pixels when enlarging); "area" is the
-    mean over the output pixel, input pixels counted by the part of them that it covers.
+    windowed sinc over three output pixels to each side when reducing (three input pixels when enlarging); "bicubic" is
+    Keys' cubic with a = -1/2 over two of them; "area" is the mean over the output pixel, input pixels counted by the
+    part of them that it covers.
     """
     if scale is None:
         return pixels
     size = resampled_size((pixels.shape[0], pixels.shape[1]), scale)
     box = _box((pixels.shape[0], pixels.shape[1]), size, scale)
-    if filter == "lanczos":
+    if filter != "area":
+        kernel = Pillow.Resampling.LANCZOS if filter == "lanczos" else Pillow.Resampling.BICUBIC
         # Pillow filters only 8-bit and float images, so each channel goes through float32, which holds 16 bit exactly.
         planes = [
-            np.asarray(
-                Pillow.fromarray(plane.astype(np.float32)).resize((size[1], size[0]), Pillow.Resampling.LANCZOS, box)
-            )
+            np.asarray(Pillow.fromarray(plane.astype(np.float32)).resize((size[1], size[0]), kernel, box))
             for plane in np.moveaxis(pixels, -1, 0)
         ]
     else:  # Pillow's box filter takes whole pixels by their centres

@@ -25,6 +25,7 @@ class Seen:
     empty_mask    the mask marks no pixel
     digest        of the pixels and the mask (of the files' sizes where only headers were read)
     saturated     values that the illumination correction saturated
+    above_white   values above the white point
     channel_names what the file calls its channels
     """
 
@@ -35,6 +36,7 @@ class Seen:
     empty_mask: bool = False
     digest: bytes = b""
     saturated: int = 0
+    above_white: int = 0
     channel_names: tuple[str, ...] = ()
 
 

@@ -19,12 +19,17 @@ from protloc_jax.datasets.folder_config import FolderConfig
 from protloc_jax.datasets.label_rules import LabelRules, Ruled, apply_rules
 from protloc_jax.datasets.problems import DatasetError
 
-ROWS_FILE, LEFT_OUT_FILE = "rows.csv", "rows_left_out.csv"
+ROWS_FILE, LEFT_OUT_FILE, LIGHT_FILE = "rows.csv", "rows_left_out.csv", "rows_illumination.csv"
 # Options of the folder packing that a reader leaves to the user; it sets the others by what the layout is.
 SHARED = (
     "name", "where", "split_by", "split_stratify", "split_fractions", "split_seed", "sizes", "size", "um_per_pixel",
     "target_um_per_pixel", "resample", "colour", "missing_channels", "max_pixels", "allow_outside", "bad_images",
     "max_dropped", "constant", "check", "unnamed_axes",
+)  # fmt: skip
+# And those of a layout whose images are corrected as published unless the user says otherwise.
+PREPARATION = (
+    "illumination", "illumination_by", "illumination_folder", "illumination_pattern", "illumination_statistic",
+    "illumination_smoothing", "illumination_window", "illumination_unit", "resize_factor", "white_point",
 )  # fmt: skip
 
 
@@ -38,6 +43,7 @@ class RowTable:
     settings     options of FolderConfig that the layout sets; those of SHARED are defaults which the user may change
     notes        what a user should know
     left_out     (kind, name, reason) of everything found that became no row: image, file, annotation, label
+    light_frame  images to estimate illumination from (plate and path_<channel>), where they are more than the rows
     """
 
     frame: pd.DataFrame
@@ -46,13 +52,17 @@ class RowTable:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    light_frame: pd.DataFrame | None = None
 
     def folder(self, raw: str | Path, table: Path, given: Mapping[str, Any]) -> FolderConfig:
         """The configuration that packs these rows, once they are written to `table`. Raises ConfigError."""
         fixed = {"path": str(table), "root": str(raw), "channels": self.channels, "layout": "plain"}
         named = {"labels": ("labels",), "label_names": self.label_names} if self.label_names else {}
         kinds = {"labels_from": "column" if self.label_names else "none"}
-        return configs.from_mapping(FolderConfig, {**named, **kinds, **self.settings, **given, **fixed})
+        values = {**named, **kinds, **self.settings, **given, **fixed}
+        if self.light_frame is not None and values.get("illumination") == "estimate":
+            values["illumination_images"] = str(table.with_name(LIGHT_FILE))
+        return configs.from_mapping(FolderConfig, values)
 
     def text(self) -> bytes:
         """The rows as a CSV file."""
@@ -103,6 +113,8 @@ def write_rows(rows: RowTable, folder: Path) -> Path:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("kind", "name", "reason"), *rows.left_out])
     write_whole(folder / LEFT_OUT_FILE, text.getvalue().encode())
+    if rows.light_frame is not None:
+        write_whole(folder / LIGHT_FILE, rows.light_frame.to_csv(index=False, lineterminator="\n").encode())
     return folder / ROWS_FILE
 
 

@@ -67,6 +67,9 @@ def pixel_size(
         own = side[0] if side[0] == side[1] else None
         if own is None:
             notes.append(f"pixels are not square ({shown} um); no pixel size is kept (target_um_per_pixel resamples).")
+    if config.resize_factor:
+        own = own and own / config.resize_factor
+        notes.append(f"images are resized by {config.resize_factor:g} ({config.resample}; masks: nearest).")
     if own is None or config.sizes != "resize":
         return own
     scales = {round(cover_scale(s.shape[:2], size), 6) for s in seen if s is not None}

@@ -23,6 +23,7 @@ from protloc_jax.data.manifest import listed
 from protloc_jax.data.read import Records
 from protloc_jax.data.sequential import sequential
 from protloc_jax.eval.features import LABEL_SEPARATOR, FeatureTable, known_format
+from protloc_jax.eval.windows import COMBINES, Box, Combine, combined, windows_of
 from protloc_jax.model.encoder import Encoder
 
 POOLINGS = ("cls", "mean", "cls+mean")
@@ -38,6 +39,8 @@ def embed(
     *,
     rows: Sequence[int] | np.ndarray | None = None,
     pooling: str = "cls",
+    windows: str = "",
+    combine: Combine = "mean",
     batch: int = 64,
     part: int = 4096,
     bad: str = "stop",
@@ -47,6 +50,9 @@ def embed(
     """Encode records (all, or `rows` in that order), write the table to `out` (.h5ad or .parquet) and return it.
 
     pooling   "cls": the class token; "mean": the mean patch token; "cls+mean": both, concatenated
+    windows   "" = an image is encoded as a whole; else fixed windows of it (see `windows_of`), each encoded at its own
+              size and normalised by itself, as training crops are; needs an encoder of images at native size
+    combine   how the windows' features become the image's: "mean", "median" or "lower-median", element by element
     part      images a part: a killed run loses at most one, and the same call goes on after the last whole part
     bad       damaged records: "stop" names the first; "skip" leaves their rows out, lists them in `<out>.skipped.csv`
               and counts them in the provenance (`left_out`). Nothing ever stands in for an image that is embedded
@@ -61,6 +67,7 @@ def embed(
         raise ValueError(f"max_bad={max_bad}: must lie in [0, 1).")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
+    boxes = _boxes(encoder, records, windows, combine)
     out = known_format(out)
     chosen = np.arange(records.n) if rows is None else np.asarray(rows, np.int64)
     if not len(chosen):
@@ -68,6 +75,8 @@ def embed(
     names = encoder.channels.names
     records.info.channel_set.select(names)
     provenance = {**encoder.provenance, **data_facts(records), "pooling": pooling, "layer": "last"}
+    if boxes:
+        provenance |= {"windows": windows, "window_boxes": ";".join(box.text for box in boxes), "combine": combine}
     plan = {**provenance, "rows": hashlib.sha256(chosen.tobytes()).hexdigest(), "part": part, "n": len(chosen)}
     parts = out.with_name(out.name + ".parts")
     _open_parts(parts, plan)
@@ -78,7 +87,7 @@ def embed(
         files.append(file)
         mine = chosen[start : start + part]
         if not file.is_file():
-            x, found = _encode(encoder, records, mine, pooling, batch, skip=bad == "skip")
+            x, found = _encode(encoder, records, mine, pooling, batch, boxes, combine, skip=bad == "skip")
             # Before the features, whose presence says that a part is done.
             _write_text(file.with_suffix(".json"), json.dumps(found))
             _write_whole(file, x)
@@ -126,8 +135,27 @@ def _list_skipped(path: Path, records: Records, skipped: dict[int, str]) -> None
     _write_text(path, text.getvalue())
 
 
+def _boxes(encoder: Encoder, records: Records, windows: str, combine: Combine) -> tuple[Box, ...]:
+    """The windows of every image, () for whole images. Raises ValueError for what cannot be."""
+    if combine not in COMBINES:
+        raise ValueError(f"combine='{combine}': not one of {', '.join(COMBINES)}.{nearest(combine, COMBINES)}")
+    if not windows:
+        return ()
+    if encoder.prepare.resize or encoder.prepare.crop:
+        raise ValueError("windows are parts of images at native size: load the weights with size='native'.")
+    return windows_of(windows, (records.info.height, records.info.width), encoder.config.patch)
+
+
 def _encode(
-    encoder: Encoder, records: Records, rows: np.ndarray, pooling: str, batch: int, *, skip: bool
+    encoder: Encoder,
+    records: Records,
+    rows: np.ndarray,
+    pooling: str,
+    batch: int,
+    boxes: tuple[Box, ...],
+    combine: Combine,
+    *,
+    skip: bool,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Features of the rows that can be read, and why the others cannot."""
     found: list[np.ndarray] = []
@@ -136,13 +164,20 @@ def _encode(
     reader = sequential(records, rows, batch, channels=encoder.channels.names, on_bad=on_bad)
     try:
         for images, valid in reader:
-            output = encoder.encode(images.image)
-            wanted = {"cls": output.cls, "mean": output.patches.mean(axis=1)}
-            pooled = np.concatenate([np.asarray(wanted[p]) for p in pooling.split("+")], axis=1)
-            found.append(pooled[valid].astype(np.float32))
+            if boxes:
+                pooled = combined([_pooled(encoder, box.of(images.image), pooling) for box in boxes], combine)
+            else:
+                pooled = _pooled(encoder, images.image, pooling)
+            found.append(pooled[valid])
     finally:
         reader.close()  # type: ignore[attr-defined]
     return np.concatenate(found), skipped
+
+
+def _pooled(encoder: Encoder, images: np.ndarray, pooling: str) -> np.ndarray:
+    output = encoder.encode(images)
+    wanted = {"cls": output.cls, "mean": output.patches.mean(axis=1)}
+    return np.concatenate([np.asarray(wanted[p]) for p in pooling.split("+")], axis=1).astype(np.float32)
 
 
 def data_facts(records: Records) -> dict[str, Any]:

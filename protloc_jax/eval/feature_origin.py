@@ -7,7 +7,7 @@ from typing import Any
 
 # What of a table's provenance describes the images, or where a file lay: it may differ.
 _OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "data_channels", "data_um_per_pixel")
-_OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "window_boxes", "correction_notes")
+_OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "correction_notes", "window_boxes")
 
 
 def made_as(provenance: Mapping[str, Any]) -> dict[str, Any]:

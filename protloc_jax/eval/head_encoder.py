@@ -12,15 +12,16 @@ from protloc_jax.eval.head_file import Heads
 from protloc_jax.eval.load import Size, load, untrained
 from protloc_jax.model.encoder import Encoder
 
+_WIRING = ("channel_plan", "channel_passes")
 _NEEDED = ("which", "image_size", "channel_plan", "pooling", "layer")
 
 
 def encoder_for(heads: Heads, weights: str | Path, channels: ChannelSet) -> Encoder:
     """The encoder of `weights` reading images of `channels` as the heads' training images were read.
 
-    Embed with pooling `heads.features["pooling"]`. Raises ValueError, before any image is read, for heads whose
-    features `protloc embed` did not make; for weights that are not those of the heads, naming all that differs; and for
-    channels that the images lack.
+    Embed with `heads.features["pooling"]` and, where they are told, its windows and combine. Raises ValueError, before
+    any image is read, for heads whose features `protloc embed` did not make; for weights that are not those of the
+    heads, naming all that differs; and for channels that the images lack.
     """
     told = heads.features
     absent = [key for key in _NEEDED if key not in told]
@@ -31,7 +32,7 @@ def encoder_for(heads: Heads, weights: str | Path, channels: ChannelSet) -> Enco
             "give the table by --features."
         )
     encoder = _loaded(weights, told["which"], told["image_size"])
-    same = {key: told[key] for key in ("channel_plan", "channel_passes", "pooling", "layer") if key in told}
+    same = {key: told[key] for key in (*_WIRING, "pooling", "layer", "windows", "combine") if key in told}
     heads.check_provenance({**encoder.provenance, **same}, where=str(weights))
     if "weights_sha256" not in told and encoder.provenance["weights"] != told["weights"]:
         raise ValueError(

@@ -105,6 +105,19 @@ def test_records_are_embedded_as_the_head_was_trained_and_predicted(made, tmp_pa
     assert again["labels"].tolist() == found["labels"].tolist()
 
 
+def test_heads_of_windows_read_new_images_by_the_same_windows(made, tmp_path):
+    embed = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--windows", "grid:2x1"]
+    table = tmp_path / "w.h5ad"
+    assert main([*embed, "--combine", "median", "--out", str(table)]) == 0
+    classify = ["classify", f"w={table}", "--head", "linear", "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*classify, *(word for s in HEAD for word in ("--set", s))]) == 0
+    head = tmp_path / "out" / "heads" / "w"
+    assert predict(made, tmp_path / "p.parquet", "--head", str(head), head="") == 0
+    again = read(tmp_path / "p.features.h5ad")
+    np.testing.assert_allclose(again.x, read(table).x, atol=1e-5)
+    assert (again.uns["windows"], again.uns["combine"]) == ("grid:2x1", "median")
+
+
 def test_images_unlike_those_trained_on_are_flagged_and_warned_of(made, tmp_path, capsys):
     """The held-out test images themselves, and the same with bright lines of a faulty camera."""
     table = read(made / "t.h5ad")

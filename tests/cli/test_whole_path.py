@@ -102,6 +102,30 @@ def test_plans_by_text_are_listed_and_recorded(made, tmp_path, capsys):
     assert "--out FILE" in capsys.readouterr().err
 
 
+def test_windows_of_images_become_one_feature(made, tmp_path, capsys):
+    """`--windows`: each quarter encoded at its own size, the lower of the two middle values of the four."""
+    from protloc_jax.eval.load import load
+
+    out = tmp_path / "windows.h5ad"
+    words = ["embed", "--weights", str(made / "run"), "--records", str(made / "records"), "--out", str(out)]
+    assert main([*words, "--windows", "grid:2x2", "--combine", "lower-median", "--batch", "16"]) == 0
+    assert "windows   4 of 64 x 64: 0:32,0:32; 0:32,32:64; 32:64,0:32; 32:64,32:64" in capsys.readouterr().out
+    table = read(out)
+    told = {key: table.uns[key] for key in ("windows", "combine", "image_size")}
+    assert told == {"windows": "grid:2x2", "combine": "lower-median", "image_size": "native"}
+    encoder = load(made / "run", size="native")
+    with records_file.open(made / "records") as records:
+        images = np.stack([records[i] for i in range(4)])
+    quarters = [images[:, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]
+    each = np.sort([encoder.encode(quarter).cls for quarter in quarters], 0)
+    np.testing.assert_allclose(table.x[:4], each[1], atol=1e-5)
+    assert main([*words, "--combine", "median"]) == 2 and main([*words, "--windows", "ws_dino", "--size", "32"]) == 2
+    said = capsys.readouterr().err
+    assert "give --windows as well" in said and "windows are parts of images at native size" in said
+    assert main([*words, "--windows", "0:32,0:72"]) == 2
+    assert "on images of 64 x 64 pixels: window 1 (0:32,0:72) leaves the image" in capsys.readouterr().err
+
+
 EMBED = """
 import os, signal, sys
 from protloc_jax.cli.main import main

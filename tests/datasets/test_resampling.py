@@ -23,6 +23,11 @@ def lanczos(x: float) -> float:
     return 3 * math.sin(math.pi * x) * math.sin(math.pi * x / 3) / (math.pi * x) ** 2
 
 
+def bicubic(x: float) -> float:
+    x = abs(x)
+    return (1.5 * x - 2.5) * x * x + 1 if x < 1 else ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
+
+
 def weights(have: int, scale: float, filter: str) -> np.ndarray:
     """[n, have] float64: one output pixel after the other, by the definition of the filter."""
     n = max(1, math.floor(have * scale + 1e-6))
@@ -34,12 +39,13 @@ def weights(have: int, scale: float, filter: str) -> np.ndarray:
             if filter == "area":
                 table[i, j] = max(0.0, min(right, j + 1) - max(left, j))
             else:
-                table[i, j] = lanczos((j + 0.5 - (left + right) / 2) / max(1.0, 1 / scale))
+                kernel = lanczos if filter == "lanczos" else bicubic
+                table[i, j] = kernel((j + 0.5 - (left + right) / 2) / max(1.0, 1 / scale))
         table[i] /= table[i].sum()
     return table
 
 
-@pytest.mark.parametrize("filter", ["lanczos", "area"])
+@pytest.mark.parametrize("filter", ["lanczos", "bicubic", "area"])
 @pytest.mark.parametrize("scale", [(0.5, 0.5), (0.37, 0.8), (1.7, 1.7), (1.0, 0.25), (3.1, 0.3)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_images_agree_with_the_definition(filter, scale, dtype):
