@@ -131,6 +131,15 @@ def test_other_features_are_refused_with_all_that_differs():
     with pytest.raises(ValueError, match="5 features in the table, 6 in the correction"):
         correction.apply(FeatureTable(table.x[:, :5], table.obs, MADE))
     correction.apply(FeatureTable(table.x, table.obs, {**MADE, "data": "b", "data_sha256": "other"}))
+    # Of aggregated tables the levels must agree, not the numbers of rows.
+    wells = [
+        {"aggregation": {"levels": levels, "rows": n, "left_out": []}} for levels, n in (("w", 1), ("w", 2), ("t", 1))
+    ]
+    tables = [FeatureTable(table.x, table.obs, uns) for uns in wells]
+    correction = fit("whiten", tables[0], controls)
+    correction.apply(tables[1])
+    with pytest.raises(ValueError, match="aggregation: w in the correction, t in the table"):
+        correction.apply(tables[2])
 
 
 def test_features_of_another_tool_keep_their_names(tmp_path):
