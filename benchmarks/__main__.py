@@ -8,7 +8,19 @@ from pathlib import Path
 
 # Real images are needed for the codecs: see benchmarks/codecs.py.
 real = ("codecs",) if "PROTLOC_DATA" in os.environ else ()
-for name in (*real, "simulator", "packing", "knn", "probe", "heads", "loader", "views", "train_step", "learning"):
+for name in (
+    *real,
+    "simulator",
+    "packing",
+    "knn",
+    "probe",
+    "heads",
+    "moa",
+    "loader",
+    "views",
+    "train_step",
+    "learning",
+):
     out = Path("benchmarks/results") / f"{time.strftime('%Y-%m-%d')}-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"== {name} -> {out}", flush=True)

@@ -25,9 +25,12 @@ class ConfigError(ValueError):
     """A configuration was refused; the message lists every offending key at once."""
 
 
-def opt(default: Any, help: str) -> Any:
-    """A dataclass field with a default and a one-line help text (shown by `--help`)."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def opt(default: Any, help: str, *, was: str = "") -> Any:
+    """A dataclass field with a default and a one-line help text (shown by `--help`).
+
+    was    the key's name in earlier versions: saved configs that have it are read, a command line is told the new one
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "was": was})
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -135,7 +138,7 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
     tree = to_dict(config)
     cls = type(config)
     known = [row[0] for row in describe(config)]
-    elsewhere = _keys_of_other_kinds(config)
+    elsewhere, renamed = _keys_of_other_kinds(config), _earlier_names(config)
     problems: list[str] = []
     for item in overrides:
         key, sep, text = item.partition("=")
@@ -146,6 +149,8 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
             inside = [k for k in known if k.startswith(key + ".")]
             if inside:
                 problems.append(f"'{key}' is a section; set one of its keys: {', '.join(inside)}.")
+            elif key in renamed:
+                problems.append(f"unknown key '{key}'. It is now '{renamed[key]}'.")
             elif key in elsewhere:
                 problems.append(f"unknown key '{key}'. {elsewhere[key]}")
             else:
@@ -261,6 +266,18 @@ def _keys_of_other_kinds(config: Any) -> dict[str, str]:
     return found
 
 
+def _earlier_names(config: Any, prefix: str = "") -> dict[str, str]:
+    """The keys of earlier versions, dotted, and what they are called now."""
+    found: dict[str, str] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            found |= _earlier_names(value, f"{prefix}{f.name}.")
+        elif f.metadata.get("was"):
+            found[prefix + f.metadata["was"]] = prefix + f.name
+    return found
+
+
 def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(mapping, Mapping):
         shown = prefix.rstrip(".") or getattr(cls, "__name__", str(cls))
@@ -275,8 +292,10 @@ def _build(cls: Any, mapping: Any, prefix: str, problems: list[str]) -> Any:
             return None
         cls = of_kind[name]
     hints = field_types(cls)
+    now = {f.metadata["was"]: f.name for f in dataclasses.fields(cls) if f.metadata.get("was")}
     values = {}
-    for key, value in mapping.items():
+    for given, value in mapping.items():
+        key = now[given] if given in now and now[given] not in mapping else given
         if key not in hints:
             others = [n for n, kind in of_kind.items() if key in field_types(kind)]
             hint = f" It belongs to {prefix}name={others[0]}, and this is {name}." if others else nearest(key, hints)

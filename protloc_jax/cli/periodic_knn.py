@@ -18,6 +18,7 @@ from protloc_jax.eval.knn import knn_scores
 from protloc_jax.eval.scores import accuracy, decide, macro_f1
 from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import channel_rows
+from protloc_jax.train.channel_passes import arranged, trained_plan
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.state import TrainState
 from protloc_jax.views.config import normalisation_of
@@ -67,10 +68,13 @@ class PeriodicKnn:
         self.k = min(k, len(self.bank) - 1)
         side = experiment.views.global_size
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
-        vit = Vit(experiment.model, channel_rows(experiment.model, channels))
+        vit, plan = Vit(experiment.model, channel_rows(experiment.model, channels)), trained_plan(experiment, channels)
 
         def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
-            output: Any = vit.apply({"params": params}, prepare(images, how))
+            images = prepare(images, how)
+            if plan is not None:  # one pass, as a method with a teacher trains through it
+                images = arranged(images, plan, channels)[..., 0, :, :, :]
+            output: Any = vit.apply({"params": params}, images)
             return output.cls, good
 
         by_example = batch_sharding(mesh)

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from pathlib import Path
+from typing import NamedTuple
 
-EXAMPLES = """examples:
+GOES_ON = """
+Every step is a command of this package and is printed; killed, the same command goes on. A changed key redoes what
+depends on it and nothing else. Pretraining runs that take a cluster: make them with `protloc pretrain` there, and give
+their run directories as {weights}.
+"""
+
+
+class _Study(NamedTuple):
+    title: str
+    description: str
+    examples: str
+    weights: str
+
+
+STUDIES = {
+    "transfer": _Study(
+        "ImageNet, HPA and OpenCell backbones on OpenCell (arXiv 2602.05527, 2604.10970)",
+        "Every backbone, channel plan, fraction, frozen and fine-tuned, with the published numbers beside ours. "
+        "OUT/transfer.json holds every number, OUT/transfer.csv the table, OUT/report.html the page.",
+        """examples:
   protloc study transfer --config configs/study_transfer.py images.opencell.raw=opencell/ \\
       backbones.hpa_fov.weights=DINO_FOV_checkpoint.pth out=runs/transfer
   protloc study transfer --config configs/study_transfer_smoke.py
-
-Every step is a command of this package and is printed; killed, the same command goes on. A changed key redoes what
-depends on it and nothing else. Pretraining runs that take a cluster: make them with `protloc pretrain` there, and give
-their run directories as backbones.NAME.weights.
-"""
+""",
+        "backbones.NAME.weights",
+    ),
+    "ws-dino": _Study(
+        "DINO with weak labels on BBBC021 (arXiv 2209.07819)",
+        "Every weak label, channel model and correction, scored by nearest neighbours of other compounds (NSC) and "
+        "batches (NSCB), transductive and on compounds never trained on, with the published numbers beside ours. "
+        "OUT/ws_dino.json holds every number, OUT/ws_dino.csv the table, OUT/report.html the page.",
+        """examples:
+  protloc study ws-dino --config configs/study_ws_dino.py screens.bbbc021.raw=bbbc021/ \\
+      models.each.init=dino_deitsmall8_pretrain_full_checkpoint.pth out=runs/ws-dino
+  protloc study ws-dino --config configs/study_ws_dino_smoke.py
+""",
+        "folders below `runs`, named as the steps are",
+    ),
+}
 
 
 def add_parser(subparsers) -> None:
@@ -25,17 +53,16 @@ def add_parser(subparsers) -> None:
         help="a published study from raw files to tables, figures and a page",
         description="Run a published study by one command.",
     ).add_subparsers(dest="study", metavar="STUDY", required=True)
-    parser = studies.add_parser(
-        "transfer",
-        help="ImageNet, HPA and OpenCell backbones on OpenCell (arXiv 2602.05527, 2604.10970)",
-        description="Every backbone, channel plan, fraction, frozen and fine-tuned, with the "
-        "published numbers beside ours. OUT/transfer.json holds every number, OUT/transfer.csv the table, "
-        "OUT/report.html the page.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE", help="config file of the study (configs/study_*.py)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to override")
+    for name, about in STUDIES.items():
+        parser = studies.add_parser(
+            name,
+            help=about.title,
+            description=about.description,
+            epilog=about.examples + GOES_ON.format(weights=about.weights),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--config", required=True, metavar="FILE", help="config file (configs/study_*.py)")
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to override")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,31 +70,31 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.xla_flags import append_cpu_flags
 
     append_cpu_flags()
-    from protloc_jax.cli.main import main
-    from protloc_jax.config import load_file, to_json
     from protloc_jax.devices import set_up_compilation_cache
-    from protloc_jax.studies.steps import StudyStopped, Workshop
+
+    set_up_compilation_cache()
+    return {"transfer": _transfer, "ws-dino": _ws_dino}[args.study](args)
+
+
+def _transfer(args: argparse.Namespace) -> int:
+    from protloc_jax.cli.main import main
+    from protloc_jax.config import load_file
+    from protloc_jax.studies.frame import carry_out
     from protloc_jax.studies.transfer.config import TransferStudy
     from protloc_jax.studies.transfer.report import write_report
     from protloc_jax.studies.transfer.run import run as run_study
-    from protloc_jax.train.run_lock import RunLock
 
     study = load_file(args.config, TransferStudy, args.overrides)
-    set_up_compilation_cache()
-    out = Path(study.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(to_json(study))
-    began = time.monotonic()
-    try:
-        with RunLock(out):
-            shop = Workshop(out, lambda words: main(list(words)))
-            found = run_study(study, shop)
-            (out / "transfer.json").write_text(json.dumps(found.results, indent=1) + "\n")
-            written = write_report(study, found)
-    except StudyStopped as stopped:
-        print(f"protloc study: {stopped}\nThe same command goes on from here.")
-        return stopped.status
-    print(f"\nDone in {(time.monotonic() - began) / 60:.1f} min.")
-    for path in (out / "transfer.json", *written):
-        print(f"  {path.resolve()}")
-    return 0
+    return carry_out(study, run_study, write_report, name="transfer", execute=lambda words: main(list(words)))
+
+
+def _ws_dino(args: argparse.Namespace) -> int:
+    from protloc_jax.cli.main import main
+    from protloc_jax.config import load_file
+    from protloc_jax.studies.frame import carry_out
+    from protloc_jax.studies.ws_dino.config import WsDinoStudy
+    from protloc_jax.studies.ws_dino.report import write_report
+    from protloc_jax.studies.ws_dino.run import run as run_study
+
+    study = load_file(args.config, WsDinoStudy, args.overrides)
+    return carry_out(study, run_study, write_report, name="ws_dino", execute=lambda words: main(list(words)))

@@ -109,3 +109,53 @@ def _with_interval(score: Mapping[str, Any]) -> tuple[str, str]:
     low, high = score["low"], score["high"]
     estimate = "-" if score["estimate"] is None else f"{score['estimate']:.3f}"
     return estimate, "-" if low is None else f"{low:.3f}-{high:.3f}"
+
+
+def print_moa(results: Mapping[str, Any]) -> None:
+    """Print mechanism-of-action scores: one row a system, what was left out, notes, and differences below."""
+    console = Console(soft_wrap=True)
+    # A line holds a row, also in a narrow terminal or a file.
+    console.width = max(console.width, 150)
+    first = next(iter(results["systems"].values()))
+    tag = "SYNTHETIC IMAGES. " if results["synthetic"] else ""
+    level = 100 * first["metrics"]["nsc"]["interval"]["level"]
+    title = (
+        f"{tag}Mechanism of action of {first['treatments']} treatments, {first['compounds']} compounds, "
+        f"{first['mechanisms']} mechanisms (convention {first['convention']}; {first['aggregation']}; "
+        f"{level:g} % intervals over compounds)"
+    )
+    rows = results["summary"]
+    table = Table(title=title, title_justify="left")
+    shown = ["system", "features", "NSC", "NSCB", *(c for c in rows[0] if c.startswith("mAP"))]
+    for column in shown:
+        table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in (row.get(c, "") for c in shown)))
+    console.print(table)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    metrics = first["metrics"]
+    say(f"  chance: NSC {metrics['nsc']['chance']:.3f}, NSCB {metrics['nscb']['chance']:.3f}")
+    for row in rows:
+        others = {k: v for k, v in row.items() if k not in shown and k[:7] not in ("chance ", "convent")}
+        say(f"{row['system']}: {', '.join(f'{k} {v}' for k, v in others.items())}")
+    dropped = first["metrics"]["nscb"]["dropped"]
+    if dropped:
+        say(f"   NSCB: without {', '.join(dropped)}, which stand in one batch only")
+    for key, score in first["metrics"].items():
+        if score["unanswerable"]:
+            bare = score["without_candidate"]
+            say(f"{key:>7}: {score['unanswerable']} queries have no right answer ({bare} of them no candidate at all)")
+    left_out = {k: v if isinstance(v, int) else len(v) for k, v in first["left_out"].items()}
+    say(f"left out: {', '.join(f'{v} rows: {k}' for k, v in left_out.items() if v) or 'no row'}")
+    for name, found in first["map"].items():
+        for note in found.get("notes") or [n for n in [found.get("not_scored")] if n]:
+            say(f"    mAP: {name}: {note}")
+    for d in results["differences"]:
+        for key in (k for k in ("nsc", "nscb") if k in d):
+            one = d[key]
+            between = "" if one["low"] is None else f" [{one['low']:+.3f}, {one['high']:+.3f}]"
+            words = f"{d['first']} - {d['second']} = {one['estimate']:+.3f}{between}, p {one['p_value']:.3f}"
+            say(f"{key.upper():>7}: {words}")

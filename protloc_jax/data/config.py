@@ -7,14 +7,20 @@ from typing import Literal
 
 from protloc_jax.config import ConfigError, check_literals, opt
 
+_PLAIN = {"partner_pool": "others", "partner_from": "", "partner_fallback": "label"}
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Records to train on, the order of the examples, and how many hands decode them.
 
-    Nothing but `records`, the split keys, `seed`, `partner` and `balance` changes which examples are seen: threads,
-    worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant` replaces the
-    examples that need them, and only those.
+    Nothing but `records`, the split keys, `seed`, the weak-label keys and `balance` changes which examples are seen:
+    threads, worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant` replaces
+    the examples that need them, and only those.
+
+    `weak_label` alone turns plain DINO into WS-DINO (Cross-Zamirski et al. 2022, arXiv:2209.07819): every image gets a
+    partner that shares its weak label, and views.local_from=auto then takes the local crops from the partner. As
+    published it goes with partner_pool=all and balance=weak_label.
     """
 
     records: str = opt("", "folder written by `protloc data pack`")
@@ -23,8 +29,31 @@ class DataConfig:
     split_name: str = opt("", "which split of split_file; empty = its only one")
     channels: tuple[str, ...] = opt((), "channel names in the order wanted; empty = all of the records")
     seed: int = opt(0, "seed of the example order; the order is a pure function of (seed, example number)")
-    partner: str = opt("", "group column from which each example gets a second image; 'labels' works too; empty = none")
-    balance: str = opt("", "'labels' or a group column: draw a class, then a member; empty = every image once an epoch")
+    weak_label: str = opt(
+        "",
+        "group column (compound, protein, ...) or 'labels': each image gets a partner that shares its value, and the "
+        "local crops come from it (views.local_from); an image of several labels draws one of them; empty = plain, no "
+        "partners",
+        was="partner",
+    )
+    partner_pool: Literal["others", "all"] = opt(
+        "others", "partners: the others of the weak label, or all, the image itself included (as published)"
+    )
+    partner_from: str = opt(
+        "",
+        "group column (well, plate, batch, ...) whose value must differ between an image and its partner; a missing "
+        "value differs from none; empty = no constraint",
+    )
+    partner_fallback: Literal["label", "self", "refuse"] = opt(
+        "label",
+        "an image without a permissible partner gets: any other of its weak label (label), itself (self: plain DINO "
+        "for it), or the run is refused and the classes are listed (refuse)",
+    )
+    balance: str = opt(
+        "",
+        "'labels', a group column, or 'weak_label' (the weak label's own): draw a class, then a member, so that every "
+        "class is equally likely; empty = every image once an epoch",
+    )
     mask: bool = opt(False, "also load the cell masks")
     tolerant: bool = opt(False, "damaged records: stop at the first (false), or substitute, count and list them (true)")
     max_bad: float = opt(0.001, "with tolerant: largest share of the split that may be damaged before the run stops")
@@ -51,6 +80,13 @@ class DataConfig:
         repeated = sorted({name for name in self.channels if self.channels.count(name) > 1})
         if repeated:
             problems.append(f"channels: repeated {', '.join(repeated)}.")
+        if not self.weak_label:
+            changed = [n for n in ("partner_pool", "partner_from", "partner_fallback") if getattr(self, n) != _PLAIN[n]]
+            problems += [f"{name}={getattr(self, name)}: means nothing without weak_label." for name in changed]
+            if self.balance == "weak_label":
+                problems.append("balance=weak_label: needs weak_label.")
+        elif self.partner_from == self.weak_label:
+            problems.append(f"partner_from={self.partner_from}: partners share it, for it is the weak label.")
         if self.split_name and not self.split_file:
             problems.append(f"split_name={self.split_name}: needs split_file.")
         if not 0 <= self.max_bad < 1:
@@ -59,3 +95,8 @@ class DataConfig:
             problems.append(f"seed={self.seed}: must be below 2**63.")
         if problems:
             raise ConfigError("\n  ".join(problems))
+
+    @property
+    def balance_column(self) -> str:
+        """The column whose classes are drawn equally often; '' = none."""
+        return self.weak_label if self.balance == "weak_label" else self.balance

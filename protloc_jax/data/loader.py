@@ -18,11 +18,12 @@ from protloc_jax.data.config import DataConfig
 from protloc_jax.data.damage import NOTHING, Damage, Met, named, refuse_too_many
 from protloc_jax.data.durable import sha256
 from protloc_jax.data.info import RecordsError
-from protloc_jax.data.manifest import Manifest, listed
+from protloc_jax.data.manifest import listed
 from protloc_jax.data.quarantine import FILE as QUARANTINE
 from protloc_jax.data.quarantine import Quarantine
 from protloc_jax.data.sampler import Sampler
 from protloc_jax.data.source import ENDLESS, ExampleSource, Picks, Tables, owned, pipeline
+from protloc_jax.data.weak_labels import WeakLabels, column_of, pairing_notes, weak_labels
 
 
 class WorkerDied(RuntimeError):
@@ -63,9 +64,19 @@ class Loader:
         self._records, self.digest = open_split(config)
         records = self._records
         self.config, self.info, self.global_batch, self.start = config, records.info, global_batch, start
-        self._chosen, rows, balance, groups = _resolve(config, records)
+        self._chosen, rows, balance, weak = _resolve(config, records)
         _check_sizes(global_batch, process_index, process_count, start, len(rows), config)
-        self.sampler = Sampler(len(rows), config.seed, rows=rows, balance=balance, groups=groups)
+        self._weak_labels = weak
+        self.sampler = Sampler(
+            len(rows),
+            config.seed,
+            rows=rows,
+            balance=balance,
+            groups=weak.table if weak else None,
+            pool=config.partner_pool,
+            apart=weak.apart if weak else None,
+            fallback=config.partner_fallback,
+        )
         self.channels = self.info.channel_set.subset(config.channels)
         tables = Tables.of(records.manifest)
         self.group_names = tables.group_names
@@ -97,19 +108,16 @@ class Loader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about the sampling: examples that are never drawn, or have no partner."""
-        notes = []
+        """What the user should know about the sampling: examples that are never drawn, and what pairs there are."""
+        notes: tuple[str, ...] = ()
         if self.sampler.undrawn:
-            notes.append(
-                f"{self.sampler.undrawn} of {self.n} examples have no value in '{self.config.balance}' and are never "
-                "drawn by balanced sampling."
+            notes = (
+                f"{self.sampler.undrawn} of {self.n} examples have no value in '{self.config.balance_column}' and are "
+                "never drawn by balanced sampling.",
             )
-        if self.sampler.alone and self.config.partner:
-            notes.append(
-                f"{self.sampler.alone} of {self.n} examples are alone in their '{self.config.partner}' and are their "
-                "own partner."
-            )
-        return tuple(notes)
+        if self._weak_labels is not None:
+            notes += pairing_notes(self.config, self.sampler, self._weak_labels, self._records.manifest)
+        return notes
 
     def __iter__(self) -> Loader:
         return self
@@ -166,7 +174,8 @@ class Loader:
         """What is checked before the first batch: each shard's index, and its digest where that is asked for."""
         config, shards = self.config, self._source.shards
         if self._quarantine_in is not None:
-            choices = (config.split, config.seed, config.partner, config.balance, config.mask, self._chosen)
+            pairs = (config.weak_label, config.partner_pool, config.partner_from, config.partner_fallback)
+            choices = (config.split, config.seed, *pairs, config.balance_column, config.mask, self._chosen)
             self._quarantine = Quarantine(
                 self._quarantine_in,
                 shards,
@@ -274,10 +283,11 @@ def open_split(config: DataConfig) -> tuple[read.Records, str]:
 
 
 def _resolve(config: DataConfig, records: read.Records):
-    """(channel indices, rows of the split, balance table, group ids); ConfigError names every key that fits nothing."""
+    """(channel indices, rows of the split, balance table, weak labels); ConfigError names every key that fits not."""
     manifest, problems = records.manifest, []
     chosen, rows = tuple(range(len(records.info.channels))), np.arange(0)
-    balance = groups = None
+    balance: np.ndarray | None = None
+    weak: WeakLabels | None = None
     try:
         if config.channels:
             chosen = records.info.channel_set.select(config.channels)
@@ -288,34 +298,25 @@ def _resolve(config: DataConfig, records: read.Records):
         rows = np.flatnonzero(manifest.table["split"] != "") if config.split == "all" else manifest.rows(config.split)
     except ValueError as error:
         problems.append(f"data.split: {error}")
-    for key in ("partner", "balance"):
-        column = getattr(config, key)
-        if column and not _has_column(manifest, column):
-            have = _columns(manifest)
-            problems.append(
-                f"data.{key}: no column '{column}'.{nearest(column, have)} Columns: {', '.join(have) or '(none)'}."
-            )
+    have = [*(["labels"] if manifest.label_names else []), *manifest.group_columns]
+    asked = {"weak_label": config.weak_label, "partner_from": config.partner_from, "balance": config.balance}
+    for key, column in asked.items():
+        possible = list(manifest.group_columns) if key == "partner_from" else have
+        if column and column not in possible and (key, column) != ("balance", "weak_label"):
+            shown = ", ".join(possible) or "(none)"
+            problems.append(f"data.{key}: no column '{column}'.{nearest(column, possible)} Columns: {shown}.")
     if config.mask and not records.info.has_mask:
         problems.append("data.mask: these records have no masks.")
     if not problems:
         if config.balance:
-            table = manifest.multi_hot() if config.balance == "labels" else manifest.group_ids(config.balance)[0]
-            balance = table[rows]
+            balance = column_of(manifest, config.balance_column, rows)[0]
             if not (balance.any() if balance.ndim == 2 else (balance >= 0).any()):
-                problems.append(f"data.balance: no example of the split has a value in '{config.balance}'.")
-        if config.partner:
-            groups = manifest.group_ids(config.partner)[0][rows]
+                problems.append(f"data.balance: no example of the split has a value in '{config.balance_column}'.")
+        weak, more = weak_labels(config, manifest, rows)
+        problems += more
     if problems:
         raise ConfigError(f"{config.records}: {listed(problems)}")
-    return chosen, rows, balance, groups
-
-
-def _columns(manifest: Manifest) -> list[str]:
-    return [*(["labels"] if manifest.label_names else []), *manifest.group_columns]
-
-
-def _has_column(manifest: Manifest, column: str) -> bool:
-    return column in _columns(manifest)
+    return chosen, rows, balance, weak
 
 
 def _check_sizes(

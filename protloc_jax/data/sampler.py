@@ -12,9 +12,10 @@ from typing import Literal, overload
 import numpy as np
 
 from protloc_jax.data.keyed import choose, keyed_hash, permute
+from protloc_jax.data.pairing import Fallback, Members, Pairing, Pool
 
 # What a draw is for; never reorder or reuse, the numbers are part of every recorded run.
-_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER = 1, 2, 3, 4, 5, 6
+_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER, _SHARED = 1, 2, 3, 4, 5, 6, 7
 Numbers = int | np.ndarray
 
 
@@ -27,7 +28,10 @@ class Sampler:
     balance   classes to draw from uniformly, then a member uniformly: [n] integer codes (-1 = in no class), or
               [n, L] multi-hot, where a member of several classes can be drawn for each of them. None = every record
               once an epoch
-    groups    [n] integer codes (-1 = in no group) within which `partner` draws
+    groups    weak labels within which `partner` draws, as `balance`: codes or multi-hot. An example of several classes
+              shares one of them with its partner: the class drawn for it where `balance` is the same table, else one
+              drawn from its own
+    pool, apart, fallback   which partners are permissible, and what stands in for none; see `Pairing`
 
     All methods take an int and give ints, or an int64 array [K] and give arrays [K].
     Raises ValueError for tables of another length, and for a balance without any member.
@@ -41,22 +45,27 @@ class Sampler:
         rows: np.ndarray | None = None,
         balance: np.ndarray | None = None,
         groups: np.ndarray | None = None,
+        pool: Pool = "others",
+        apart: np.ndarray | None = None,
+        fallback: Fallback = "label",
     ):
         if n < 1:
             raise ValueError("a sampler needs at least one example.")
-        for name, table in (("rows", rows), ("balance", balance), ("groups", groups)):
+        for name, table in (("rows", rows), ("balance", balance), ("groups", groups), ("apart", apart)):
             if table is not None and len(table) != n:
                 raise ValueError(f"{name} has {len(table)} rows for {n} examples.")
         self.n, self.seed = n, seed
         self.rows = np.arange(n) if rows is None else np.asarray(rows, np.int64)
-        self._classes = None if balance is None else _Members(balance)
-        self._groups = None if groups is None else _Members(groups)
+        self._classes = None if balance is None else Members(balance)
+        self.pairing = None if groups is None else Pairing(groups, pool=pool, apart=apart, fallback=fallback)
+        # Then the classes have the same numbers in both.
+        self._one_table = balance is not None and groups is not None and np.array_equal(balance, groups)
         if self._classes is not None and not len(self._classes.sizes):
             raise ValueError("balanced sampling, but no example belongs to any class.")
 
     @property
     def has_partners(self) -> bool:
-        return self._groups is not None
+        return self.pairing is not None
 
     @property
     def undrawn(self) -> int:
@@ -65,11 +74,8 @@ class Sampler:
 
     @property
     def alone(self) -> int:
-        """Examples without another one in their group: they are their own partner."""
-        if self._groups is None:
-            return 0
-        sizes = self._groups.sizes
-        return self.n - int(sizes[sizes > 1].sum())
+        """Examples that are their own partner whatever is drawn."""
+        return 0 if self.pairing is None else self.pairing.alone
 
     @overload
     def example(self, number: int) -> tuple[int, int]: ...
@@ -94,12 +100,12 @@ class Sampler:
     @overload
     def partner(self, number: np.ndarray) -> np.ndarray: ...
     def partner(self, number: Numbers):
-        """Record number of another example of the same group, drawn uniformly; the example itself where it is alone."""
-        if self._groups is None:
-            raise ValueError("this sampler was made without groups, so there are no partners.")
+        """Record number of the example's partner, drawn uniformly from the permissible ones; see `Pairing`."""
         numbers = _array(number)
         local = self._local(numbers)
-        return _like(number, self.rows[self._groups.other(local, self._draw(_PARTNER, numbers))])
+        return _like(
+            number, self.rows[self._paired.partner(local, self._shared(numbers, local), self._draw(_PARTNER, numbers))]
+        )
 
     def substitutes(self, number: int) -> Iterator[int]:
         """Records to take for example `number` where its own cannot be read, in an order drawn for the example.
@@ -112,23 +118,41 @@ class Sampler:
         if self._classes is not None:
             near = self._classes.of(int(choose(self._draw(_CLASS, numbers), len(self._classes.sizes))[0]))
             everyone = np.unique(self._classes.members)
-        elif self._groups is not None:
-            near = self._groups.mates(int(self._local(numbers)[0]))
+        elif self.pairing is not None:
+            shared = int(self._shared(numbers, self._local(numbers))[0])
+            near = self.pairing.of_class.of(shared) if shared >= 0 else near
         return self._shuffled((near, everyone), _SUBSTITUTE, numbers)
 
     def partners(self, number: int, record: int) -> Iterator[int]:
-        """Partners for `record` in example `number`: the one drawn, the others of its group, at last itself.
+        """Partners for `record` in example `number`: the one drawn, the other permissible ones, those of the fallback,
+        at last itself.
 
         For the example's own record the first is `partner(number)`.
         """
-        if self._groups is None:
-            raise ValueError("this sampler was made without groups, so there are no partners.")
-        numbers, local = _array(number), int(np.flatnonzero(self.rows == record)[0])
-        drawn = self._groups.other(np.asarray([local]), self._draw(_PARTNER, numbers))
-        mates = self._groups.mates(local)
-        yield int(self.rows[drawn[0]])
-        yield from self._shuffled((mates[mates != local],), _OTHER_PARTNER, numbers)
+        numbers, local = _array(number), np.flatnonzero(self.rows == record)[:1]
+        shared, pairing = self._shared(numbers, local), self._paired
+        drawn = int(pairing.partner(local, shared, self._draw(_PARTNER, numbers))[0])
+        pools = pairing.candidates(int(local[0]), int(shared[0]))
+        yield int(self.rows[drawn])
+        yield from self._shuffled(pools, _OTHER_PARTNER, numbers)
         yield record
+
+    @property
+    def _paired(self) -> Pairing:
+        if self.pairing is None:
+            raise ValueError("this sampler was made without groups, so there are no partners.")
+        return self.pairing
+
+    def _shared(self, numbers: np.ndarray, local: np.ndarray) -> np.ndarray:
+        """The class [K] that examples share with their partners, -1 = none, where their images are `local`.
+
+        The class that was drawn for the example, if that is how it came and `local` is in it; else one of its own.
+        """
+        own = self._paired.shared(local, self._draw(_SHARED, numbers))
+        if not self._one_table or self._classes is None:
+            return own
+        drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
+        return np.where(self._paired.has(local, drawn), drawn, own)
 
     def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: Literal[5, 6], numbers: np.ndarray) -> Iterator[int]:
         key = self._draw(purpose, numbers)
@@ -144,51 +168,9 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return self._classes.member(drawn, self._draw(_MEMBER, numbers))
 
-    def _draw(self, purpose: Literal[2, 3, 4, 5, 6], numbers: np.ndarray) -> np.ndarray:
+    def _draw(self, purpose: Literal[2, 3, 4, 5, 6, 7], numbers: np.ndarray) -> np.ndarray:
         epoch, offset = self.example(numbers)
         return keyed_hash(self.seed, purpose, epoch, offset)
-
-
-class _Members:
-    """Members of each class, class after class; empty classes are left out."""
-
-    def __init__(self, table: np.ndarray):
-        table = np.asarray(table)
-        if table.ndim == 2:
-            classes, members = np.nonzero(table.T)
-        else:
-            members = np.flatnonzero(table >= 0)
-            members = members[np.argsort(table[members], kind="stable")]
-            classes = table[members]
-        _, starts, sizes = np.unique(classes, return_index=True, return_counts=True)
-        self.members = members.astype(np.int64)
-        self.starts, self.sizes = starts.astype(np.int64), sizes.astype(np.int64)
-        if table.ndim == 1:
-            self.group = np.full(len(table), -1, np.int64)
-            self.place = np.zeros(len(table), np.int64)
-            group = np.repeat(np.arange(len(sizes)), sizes)
-            self.group[members] = group
-            self.place[members] = np.arange(len(members)) - self.starts[group]
-
-    def member(self, drawn: np.ndarray, draw: np.ndarray) -> np.ndarray:
-        return self.members[self.starts[drawn] + choose(draw, self.sizes[drawn])]
-
-    def of(self, drawn: int) -> np.ndarray:
-        """All members of a class."""
-        return self.members[self.starts[drawn] : self.starts[drawn] + self.sizes[drawn]]
-
-    def mates(self, local: int) -> np.ndarray:
-        """All members of an example's group, itself included; none where it is in no group."""
-        return self.of(int(self.group[local])) if self.group[local] >= 0 else self.members[:0]
-
-    def other(self, local: np.ndarray, draw: np.ndarray) -> np.ndarray:
-        """Another member of the group of each example, or itself."""
-        group, place = self.group[local], self.place[local]
-        size = np.where(group >= 0, self.sizes[group], 1)
-        step = choose(draw, np.maximum(size - 1, 1))
-        step += step >= place
-        found = self.members[self.starts[group] + np.minimum(step, size - 1)]
-        return np.where(size > 1, found, local)
 
 
 def _array(number: Numbers) -> np.ndarray:

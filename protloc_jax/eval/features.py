@@ -11,7 +11,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,19 @@ class FeatureTable:
     x    [N, D] float32
     obs  one row an image: `id`, `split`, `labels` (names joined by ';') and any group columns
     uns  provenance: what made the features (weights digest, channel plan, layer, pooling, data digest, label names)
+    names  what another tool calls its features, [D]; empty for ours, which are numbered
     """
 
     x: np.ndarray
     obs: pd.DataFrame
     uns: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or len(self.x) != len(self.obs):
             raise ValueError(f"features {self.x.shape} do not go with {len(self.obs)} rows of metadata.")
+        if self.names and len(self.names) != self.x.shape[1]:
+            raise ValueError(f"{len(self.names)} feature names do not go with {self.x.shape[1]} features.")
         if "id" not in self.obs:
             raise ValueError("the metadata has no column 'id'.")
         bad = np.flatnonzero(~np.isfinite(self.x).all(axis=1))
@@ -139,7 +143,7 @@ def _write_h5ad(table: FeatureTable, path: Path) -> None:
     for column in obs:
         if obs[column].dtype == object or str(obs[column].dtype).startswith("str"):
             obs[column] = obs[column].fillna("").astype(str).astype(object)
-    var = pd.DataFrame(index=pd.Index(_feature_names(table.x.shape[1])))
+    var = pd.DataFrame(index=pd.Index(table.names or _feature_names(table.x.shape[1])))
     uns = {PROVENANCE: json.dumps(dict(table.uns), sort_keys=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's notes on string types of coming pandas versions
@@ -157,7 +161,7 @@ def _read_h5ad(path: Path) -> FeatureTable:
     if not {"id", f"{PREFIX}id"} & set(obs.columns):
         obs.insert(0, "id", data.obs.index.astype(str).to_numpy())
     if PROVENANCE in data.uns:
-        return FeatureTable(np.asarray(x, np.float32), obs, json.loads(data.uns[PROVENANCE]))
+        return FeatureTable(np.asarray(x, np.float32), obs, json.loads(data.uns[PROVENANCE]), _own(data.var_names))
     names = list(map(str, data.var_names))
     # pycytominer counts metadata that are numbers among the features.
     meta = [i for i, name in enumerate(names) if name.startswith(PREFIX)]
@@ -173,7 +177,9 @@ def _write_parquet(table: FeatureTable, path: Path) -> None:
     if table.uns.get(SOURCE):
         columns[PREFIX + SOURCE_COLUMN] = pa.array([str(table.uns[SOURCE])] * len(table.obs))
     features = np.asarray(table.x, np.float32)
-    columns |= {name: pa.array(features[:, i]) for i, name in enumerate(_feature_names(features.shape[1]))}
+    columns |= {
+        name: pa.array(features[:, i]) for i, name in enumerate(table.names or _feature_names(features.shape[1]))
+    }
     note = {PROVENANCE: json.dumps(dict(table.uns), sort_keys=True)}
     pq.write_table(pa.table(columns).replace_schema_metadata(note), path)
 
@@ -184,16 +190,19 @@ def _read_parquet(path: Path) -> FeatureTable:
 
     table = pq.read_table(path)
     types = {f.name: f.type for f in table.schema}
-    numbers = {n for n, t in types.items() if pa.types.is_integer(t) or pa.types.is_floating(t)}
-    features = features_among({n: np.dtype(types[n].to_pandas_dtype() if n in numbers else object) for n in types})
+    numbers = [n for n, t in types.items() if pa.types.is_integer(t) or pa.types.is_floating(t)]
+    note = (table.schema.metadata or {}).get(PROVENANCE.encode())
+    kinds = {n: np.dtype(types[n].to_pandas_dtype() if n in numbers else object) for n in types}
+    named = note is not None and not any(n.startswith(FEATURE) for n in types)
+    # Another tool's features that were written here under their names: what is none has a prefix.
+    features = [n for n in numbers if not n.startswith(PREFIX)] if named else features_among(kinds)
     x = np.stack([table.column(n).to_numpy() for n in features], axis=1)
     rest = [n for n in table.column_names if n not in set(features) and n != "__index_level_0__"]
     obs = table.select(rest).replace_schema_metadata().to_pandas()
-    note = (table.schema.metadata or {}).get(PROVENANCE.encode())
     if note is None:
         return _foreign(x, features, _plain(obs))
     obs = obs.rename(columns=lambda n: n.removeprefix(PREFIX)).drop(columns=SOURCE_COLUMN, errors="ignore")
-    return FeatureTable(x.astype(np.float32), obs, json.loads(note))
+    return FeatureTable(x.astype(np.float32), obs, json.loads(note), _own(features))
 
 
 def _read_text(path: Path) -> FeatureTable:
@@ -226,7 +235,7 @@ def _foreign(x: np.ndarray, names: list[str], obs: pd.DataFrame) -> FeatureTable
     obs = metadata_of_foreign(obs)
     if SOURCE_COLUMN in obs:
         uns[SOURCE] = "; ".join(sorted(set(obs.pop(SOURCE_COLUMN).dropna().astype(str))))
-    return FeatureTable(x.astype(np.float32), obs, uns)
+    return FeatureTable(x.astype(np.float32), obs, uns, _own(names))
 
 
 def _plain(obs: pd.DataFrame) -> pd.DataFrame:
@@ -236,6 +245,12 @@ def _plain(obs: pd.DataFrame) -> pd.DataFrame:
         if isinstance(obs[column].dtype, pd.CategoricalDtype):
             obs[column] = obs[column].astype(obs[column].cat.categories.dtype)
     return obs
+
+
+def _own(names: Iterable[Any]) -> tuple[str, ...]:
+    """Names of another tool's features; none where they are our numbers, in order, or not one of a kind."""
+    found = tuple(map(str, names))
+    return () if list(found) == _feature_names(len(found)) or len(set(found)) < len(found) else found
 
 
 def _feature_names(width: int) -> list[str]:

@@ -24,6 +24,7 @@ from protloc_jax.data.durable import write_whole
 from protloc_jax.data.manifest import listed
 from protloc_jax.eval import calibration, scores
 from protloc_jax.eval.calibration import Calibration
+from protloc_jax.eval.feature_origin import differences, made_as
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.eval.head_network import layout
@@ -33,9 +34,6 @@ from protloc_jax.eval.out_of_distribution import Detector
 FORMAT_VERSION = 2
 _PARTS = ("calibration", "detector")  # tensors PART/KEY, beside the layers' LAYER/kernel and LAYER/bias
 WEIGHTS, FACTS = "head.safetensors", "head.json"
-# What of a table's provenance describes the images, or where a file lay: it may differ where a head is used.
-_OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "data_channels", "data_um_per_pixel")
-_OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "window_boxes")
 
 
 class Prediction(NamedTuple):
@@ -148,12 +146,7 @@ class Heads:
 
     def check_provenance(self, provenance: Mapping[str, Any], *, where: str = "the table") -> None:
         """Raise ValueError with everything in which features of `provenance` are made otherwise than these heads'."""
-        mine, theirs = _of_features(self.features), _of_features(provenance)
-        unlike = [
-            f"{key}: {mine.get(key, '(none)')} in the head, {theirs.get(key, '(none)')} in {where}"
-            for key in sorted({*mine, *theirs})
-            if mine.get(key) != theirs.get(key)
-        ]
+        unlike = differences(self.features, provenance, owner="the head", where=where)
         if unlike:
             raise ValueError(f"the features were made otherwise than those of the head: {listed(unlike)}")
 
@@ -202,7 +195,7 @@ def heads_of(
 
 def digest_of(provenance: Mapping[str, Any]) -> str:
     """SHA-256 of a feature table's provenance without what describes its images."""
-    return hashlib.sha256(json.dumps(_of_features(provenance), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(made_as(provenance), sort_keys=True).encode()).hexdigest()
 
 
 def save_heads(heads: Heads, folder: str | Path) -> Path:
@@ -315,10 +308,6 @@ def _more_shapes(
 
 def _part_of(tensors: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     return {name.partition("/")[2]: own for name, own in tensors.items() if name.startswith(f"{part}/")}
-
-
-def _of_features(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in provenance.items() if key not in _OF_IMAGES}
 
 
 def _place(value: Any, known: tuple, what: str) -> int:

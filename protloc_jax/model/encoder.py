@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from protloc_jax.model.channel_reading import (
     untrained_words,
 )
 from protloc_jax.model.config import VitConfig
+from protloc_jax.model.rollout import rollout
 from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import entries
 from protloc_jax.views.prepare import PrepareConfig, prepare
@@ -123,6 +125,17 @@ class Encoder:
         Raises ValueError without a class token, and for channels of a model that has no tokens of theirs, or of passes
         that read different numbers of them.
         """
+        return self._maps(_attention, images, by_channel)
+
+    def rollout(self, images: np.ndarray | jax.Array, *, by_channel: bool = False) -> np.ndarray:
+        """Attention rollout from the class token to the patches, [B, P, h, w]: what flows through all blocks.
+
+        `by_channel`, sums and errors as for `attention`; [B, P, C, h, w]. Source: `model.rollout`.
+        """
+        return self._maps(_rollout, images, by_channel)
+
+    def _maps(self, of_pass: Callable[..., jax.Array], images: np.ndarray | jax.Array, by_channel: bool) -> np.ndarray:
+        """Maps [..., C, h, w] of every pass side by side on axis 1, summed over C unless `by_channel`."""
         self._check(images)
         if not self.config.class_token:
             raise ValueError("the model has no class token, so there is no attention from it to the patches.")
@@ -130,10 +143,8 @@ class Encoder:
             raise ValueError("by_channel: a token of this model (stem='joint') shows all channels.")
         if by_channel and len({len(reading.rows) for reading, _ in self._readings()}) > 1:
             raise ValueError("by_channel: the passes of the channel plan read different numbers of channels.")
-        maps = [np.asarray(_attention(self.config, how, self.params, x, ids)) for x, how, ids in self._passes(images)]
-        if not by_channel:
-            maps = [of_pass.sum(2) for of_pass in maps]
-        return np.stack(maps, axis=1)
+        maps = [np.asarray(of_pass(self.config, how, self.params, x, ids)) for x, how, ids in self._passes(images)]
+        return np.stack(maps if by_channel else [of_one.sum(-3) for of_one in maps], axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
         """The same weights reading images of other channels by a plan, which fills the channels of this encoder.
@@ -223,6 +234,18 @@ def _attention(
     """[B, heads, C, h, w], C = 1 where a token shows all channels."""
     prepared = prepare(images, how)
     output: Any = Vit(config).apply({"params": params}, prepared, attention=True, channel_ids=ids)
-    height, width = (side // config.patch for side in prepared.shape[1:3])
-    weights = output.attention[..., 0, config.prefix :]
-    return weights.reshape(*weights.shape[:-1], -1, height, width)
+    return _on_grid(config, output.attention[..., 0, :], prepared)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _rollout(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None) -> jax.Array:
+    """[B, C, h, w], C = 1 where a token shows all channels."""
+    prepared = prepare(images, how)
+    output: Any = Vit(config).apply({"params": params}, prepared, block_inputs=True, channel_ids=ids)
+    return _on_grid(config, rollout(config, params["blocks"], output.block_inputs), prepared)
+
+
+def _on_grid(config: VitConfig, row: jax.Array, prepared: jax.Array) -> jax.Array:
+    """The patches' part of one row of weights [..., T] as [..., C, h, w]."""
+    height, width = config.grid(*prepared.shape[1:3])
+    return row[..., config.prefix :].reshape(*row.shape[:-1], -1, height, width)

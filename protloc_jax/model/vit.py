@@ -29,6 +29,7 @@ class VitOutput(NamedTuple):
     layers: tuple[tuple[jax.Array, jax.Array], ...] = ()  # (cls, patches) after each asked-for block, in the same way
     # [..., heads, T, T] of the last block; after the prefix, the tokens of one channel after another
     attention: jax.Array | None = None
+    block_inputs: jax.Array | None = None  # [depth, ..., T, D], the tokens that entered each block
 
 
 class Vit(nn.Module):
@@ -53,13 +54,15 @@ class Vit(nn.Module):
         *,
         layers: tuple[int, ...] = (),
         attention: bool = False,
+        block_inputs: bool = False,
         channel_ids: ChannelIds | None = None,
         present: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
         `drop_keys` [...]: typed random keys, one an image; given, stochastic depth is on. `layers`: numbers of blocks
-        whose output tokens are wanted too (negative counts from the end). `attention`: also the last block's weights.
+        whose output tokens are wanted too (negative counts from the end). `attention`: also the last block's weights;
+        `block_inputs`: the tokens that enter each block, of which `model.rollout` makes all blocks' weights.
         With stem "channels" alone: `channel_ids` [C], the channels' rows of the vocabulary, for any number of channels;
         `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
         """
@@ -83,7 +86,7 @@ class Vit(nn.Module):
             number, gain = per_layer
             after = block(before, gain, visible)
             kept = tuple(jnp.where(number == n, after, k) for n, k in zip(wanted, kept, strict=True))
-            return (after, kept, before if attention else None), None
+            return (after, kept, before if attention else None), before if block_inputs else None
 
         blocks = _rematerialised(config)(config, name="blocks")
         loop = nn.scan(
@@ -95,7 +98,7 @@ class Vit(nn.Module):
             unroll=1 if config.scan else depth,
         )
         start = (x, (x,) * len(wanted), x if attention else None)
-        (x, kept, last_input), _ = loop(blocks, start, (jnp.arange(depth), gains), visible)
+        (x, kept, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
 
         norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
         channels = images.shape[-1]
@@ -106,6 +109,7 @@ class Vit(nn.Module):
             registers=registers if config.registers else None,
             layers=tuple(self._finished(y, norm, channels, present)[:2] for y in kept),
             attention=None if last_input is None else self._last_attention(last_input, visible),
+            block_inputs=inputs,
         )
 
     def _finished(

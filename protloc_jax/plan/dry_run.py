@@ -108,6 +108,7 @@ def plan(
     crops = (Crops(views.n_global, views.global_size), Crops(views.n_local, views.local_size))
     flops = method.flops(views)
     width = 2 if experiment.model.dtype == "bfloat16" else 4
+    images_each = 2 if experiment.data.weak_label else 1  # a partner comes along
     logits = each * method.head_numbers(views) * width
     images = schedules.total * optim.batch
     return Plan(
@@ -122,7 +123,7 @@ def plan(
         activations_a_device=sum(activation_bytes(experiment.model, c, each * passes) for c in crops if c.views)
         + logits,
         gradients_a_device=held[0].bytes,
-        batch_bytes=optim.batch * math.prod(image_shape) * len(channels) * image_bytes,
+        batch_bytes=optim.batch * math.prod(image_shape) * len(channels) * image_bytes * images_each,
         flops_per_image=flops,
         hours={chip: images * flops / (peak * 1e12 * mfu * devices) / 3600 for chip, peak in _peaks()},
         peak_lr=optim.peak_lr,

@@ -15,11 +15,12 @@ from protloc_jax.report.plots import RC, _note, figure_bytes
 _TAB = [0, 2, 4, 6, 8, 10, 12, 16, 18, 1, 3, 5, 7, 9, 11, 13, 17, 19]
 _GREY = "#b3bac1"
 _MARKS = "o^s"
+_NAMES_A_COLUMN = 20
 
 
 def feature_maps(
     maps: Mapping[str, tuple[np.ndarray, Sequence[str]]], *, classes: Sequence[str] = (), axis: str = "UMAP",
-    other: str = "no label or several", columns: int = 2, note: str = "",
+    other: str = "no label or several", legend: str = "only label", columns: int = 2, note: str = "",
 ) -> bytes:  # fmt: skip
     """Maps {title: (points [N, 2], a label each)} side by side; points labelled "" are grey, under the others.
 
@@ -37,7 +38,8 @@ def feature_maps(
     wide = min(columns, len(maps))
     high = -(-len(maps) // wide)
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(4.6 * wide + 2.1, 4.4 * high), layout="constrained")
+        columns_of_names = 1 + len(found) // _NAMES_A_COLUMN
+        figure = Figure(figsize=(4.6 * wide + 2.1 * columns_of_names, 4.4 * high), layout="constrained")
         grid = figure.subplots(high, wide, squeeze=False)
         for axes in grid.flat[len(maps) :]:
             axes.set_visible(False)
@@ -59,6 +61,6 @@ def feature_maps(
         drawn = [(names[i], colours[i], marks[i]) for i in kept] + ([(other, _GREY, "o")] if grey else [])
         handles = [Line2D([], [], ls="", marker=m, color=c, ms=6, label=n) for n, c, m in drawn]
         if handles:
-            figure.legend(handles=handles, loc="outside right center", fontsize=8, title="only label")
+            figure.legend(handles=handles, loc="outside right center", fontsize=8, title=legend, ncols=columns_of_names)
         _note(grid[0, 0], note)
         return figure_bytes(figure)

@@ -8,6 +8,7 @@ from protloc_jax.simulate.presets import PRESETS, Preset
 from protloc_jax.simulate.presets_screens import SCREENS, Screen
 from protloc_jax.simulate.presets_single import SINGLE
 from protloc_jax.simulate.screen_layout import label_column
+from protloc_jax.simulate.structure_maps import densities, structure_names
 
 __all__ = [
     "DOMAINS",
@@ -20,8 +21,10 @@ __all__ = [
     "SimConfig",
     "catalogue",
     "class_names",
+    "densities",
     "label_column",
     "label_names",
     "render",
     "render_many",
+    "structure_names",
 ]

@@ -115,6 +115,17 @@ def cell_row(config: SimConfig, key: str) -> dict[str, Any]:
     return rows[key]
 
 
+def field_and_box(config: SimConfig, row: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[slice, slice]]:
+    """The catalogue row of the field that a cell's row was cut from, and its box there.
+
+    Raises ValueError where the data set has no such field.
+    """
+    known = _field_rows(config)
+    if row["field"] not in known:
+        raise ValueError(f"row {row['id']!r}: field {row['field']!r} is not of this data set")
+    return known[row["field"]], _box(int(row["row"]), int(row["column"]), config.domain.crop)
+
+
 def cut(field: Field, row: Mapping[str, Any], *, side: int, background: str = "keep") -> Field:
     """Cut the cell of a catalogue row out of its rendered field.
 

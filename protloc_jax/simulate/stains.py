@@ -308,3 +308,14 @@ STAINS: dict[str, Callable[[Stained, np.random.Generator], Parts]] = {
     "mitochondria": _mitochondria,
     "golgi": _golgi,
 }
+
+# The parts of each stain, in order: what `Field.density` of a screen holds.
+PARTS: dict[str, tuple[str, ...]] = {
+    "dna": ("chromatin",),
+    "tubulin": ("microtubules", "soluble_tubulin"),
+    "actin": ("stress_fibres", "cortical_actin", "actin_clumps", "diffuse_actin"),
+    "er": ("endoplasmic_reticulum", "er_vesicles"),
+    "rna": ("nucleoli", "cytoplasmic_rna"),
+    "mitochondria": ("mitochondria",),
+    "golgi": ("golgi", "vesicles", "plasma_membrane"),
+}

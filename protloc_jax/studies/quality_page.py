@@ -121,7 +121,7 @@ def _pictures(page: Report, records: Records, images: pd.DataFrame, config: Qual
     page.section("The worst of each kind", "The first row shows images without a flag, spread over the data set.")
     page.figure(
         plots.image_grid(
-            [[_composite(records, r) for r in found] for found in rows.values()],
+            [[composite(records, r) for r in found] for found in rows.values()],
             row_names=[name.replace("_", " ") for name in rows],
             note=note,
         ),
@@ -144,7 +144,7 @@ def _pictures(page: Report, records: Records, images: pd.DataFrame, config: Qual
         page.table(listed, caption="The flagged images shown above, from left to right.")
 
 
-def _composite(records: Records, row: int) -> np.ndarray:
+def composite(records: Records, row: int) -> np.ndarray:
     """The central square of an image as colours [h, w, 3] in [0, 1], thinned to about `_SIDE` pixels."""
     step = max(1, min(records.info.height, records.info.width) // _SIDE)
     image = records.read(row)

@@ -156,6 +156,11 @@ def given(path: str | Path) -> Made:
     return Made(path, _digest(["folder", inside]))
 
 
+def part_of(made: Made, inside: str) -> Made:
+    """A file or folder inside something made."""
+    return Made(made.path / inside, _digest(["part", made.digest, inside]))
+
+
 def stated(settings: Mapping[str, Any] | str) -> Made:
     """Settings (the resolved content of a config file) as something that a step uses."""
     return Made(Path(), _digest(["settings", settings]))

@@ -33,6 +33,7 @@ def resolved(experiment: Experiment, slots: ChannelSet, channels: ChannelSet) ->
     problems, plan = _normalisation_problems(experiment, channels), None
     try:
         plan = plan_of(text, slots, channels)
+        problems += several_passes(experiment, plan)
     except ValueError as error:
         problems.append(str(error))
     if problems or plan is None:
@@ -50,10 +51,22 @@ def trained_plan(experiment: Experiment, channels: ChannelSet) -> ChannelPlan | 
         return None
     if not text.startswith(RESOLVED):
         raise ValueError(f"init.plan={text} is not written out yet; `train.initial_model.beginning` does it.")
-    problems = _normalisation_problems(experiment, channels)
+    plan = plan_from(text, experiment.model.channels, channels)
+    problems = _normalisation_problems(experiment, channels) + several_passes(experiment, plan)
     if problems:
         raise ValueError(" ".join([f"init.plan={text}:", *problems]))
-    return plan_from(text, experiment.model.channels, channels)
+    return plan
+
+
+def several_passes(experiment: Experiment, plan: ChannelPlan) -> list[str]:
+    """Why a method that looks at a view once cannot train through a plan; empty where it can."""
+    if len(plan.passes) == 1 or experiment.method.name == "supervised":
+        return []
+    first = plan.used[0]
+    return [
+        f"method.name={experiment.method.name} makes one pass a view, and this plan has {len(plan.passes)}. Train a "
+        f"model a channel: data.channels={first} and that channel in every slot (init.plan=replicate)."
+    ]
 
 
 def plan_from(text: str, slots: int, channels: ChannelSet) -> ChannelPlan:

@@ -110,8 +110,8 @@ class InitConfig:
     plan: str = opt(
         "",
         "how the records' channels reach the slots of the weights (natural, per-channel, replicate, ...; the plans of "
-        "protloc embed), in as many passes as the plan has; empty = each channel has a slot of its own; only for "
-        "method.name=supervised",
+        "protloc embed); supervised in as many passes as the plan has, dino in one (slots:r=dna,g=dna,b=dna repeats "
+        "one channel); empty = each channel has a slot of its own",
     )
 
     def __post_init__(self) -> None:
@@ -171,11 +171,24 @@ class Experiment:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.init.plan and not isinstance(self.method, SupervisedConfig):
-            raise ValueError(
-                f"init.plan={self.init.plan}: only method.name=supervised trains through a channel plan, and this is "
-                f"{self.method.name}. Fit the weights instead: protloc convert DIR --to-channels."
-            )
+        refuse(_unpaired(self))
+
+
+def _unpaired(experiment: Experiment) -> list[str]:
+    """Why views and weak labels do not go together."""
+    label, source = experiment.data.weak_label, experiment.views.local_from
+    if not label:
+        return [f"views.local_from={source}: needs data.weak_label."] if source in ("partner", "both") else []
+    if isinstance(experiment.method, SupervisedConfig):
+        return [f"data.weak_label={label}: method.name=supervised learns the labels of an image from that image alone."]
+    if source == "image":
+        return [f"data.weak_label={label}: partners would be read and not looked at with views.local_from=image."]
+    if not experiment.views.n_local and source != "both":
+        return [
+            f"data.weak_label={label}: with views.n_local=0 no crop would show the partner; views.local_from=both "
+            "takes half of the global ones from it."
+        ]
+    return []
 
 
 T = TypeVar("T")

@@ -177,8 +177,8 @@ def channels_differ(name: str, have: ChannelSet, want: ChannelSet) -> str:
         f"init.weights={name} reads the channels {', '.join(have.names)}; the data have {', '.join(want.names)}. "
         f"{order if sorted(have.names) == sorted(want.names) else ''}"
         f"protloc convert {name} --to-channels {names} --stem repeat|mean|zero|names --out DIR, then init.weights=DIR. "
-        "Supervised training can also keep the weights' slots and fill them by a channel plan: init.plan=natural, "
-        "per-channel, replicate, ..."
+        "Training can also keep the weights' slots and fill them by a channel plan: init.plan=natural, "
+        "slots:r=NAME,g=NAME,b=NAME, ..."
     )
 
 

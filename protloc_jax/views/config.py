@@ -62,7 +62,12 @@ class ViewsConfig:
     normalise: Literal["recipe", "self", "dataset", "none"] = opt("recipe", "last operation of every view")
     mean: tuple[float, ...] = opt((), "dataset mean a channel in [0, 1]; empty = the published one where it applies")
     std: tuple[float, ...] = opt((), "dataset standard deviation a channel in [0, 1]")
-    local_from: Literal["image", "partner"] = opt("image", "image that local crops are taken from")
+    local_from: Literal["auto", "image", "partner", "both"] = opt(
+        "auto",
+        "where crops come from besides the image: local ones from the image, or from its partner (WS-DINO), or half of "
+        "the global and half of the local ones from the partner (both, as CellPaintSSL); auto: image without "
+        "data.weak_label, partner with it",
+    )
     rows: Literal["auto", "gather", "matrix"] = opt(
         "auto", "how a crop's rows are interpolated: summed from gathered ones, or a matrix product (auto: on TPUs)"
     )
@@ -117,6 +122,10 @@ class ViewsConfig:
                 problems.append(f"{name}={getattr(self, name)}: must lie in [0, {top}].")
         if self.blur_sigma is not None and not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             problems.append(f"blur_sigma={self.blur_sigma}: needs 0 < low <= high.")
+        if self.local_from == "both":
+            odd = [f"{n}={getattr(self, n)}" for n in ("n_global", "n_local") if getattr(self, n) % 2]
+            if odd:
+                problems.append(f"local_from=both: image and partner give half of the crops each; {', '.join(odd)}.")
         if len(self.mean) != len(self.std):
             problems.append(f"mean has {len(self.mean)} values and std {len(self.std)}.")
         if problems:

@@ -46,7 +46,8 @@ def make_views(config: ViewsConfig, channels: ChannelSet, *, dtype=jnp.float32) 
     """The function that makes all views of a batch; pure, to be called inside jit.
 
     Returns `views(images, keys, partner=None) -> Views` with images [B, H, W, C] uint8, uint16 or float in [0, 1],
-    keys [B] typed PRNG keys, one an example, and, where `local_from="partner"`, partner images with the same channels.
+    keys [B] typed PRNG keys, one an example, and, as `local_from` says, partner images with the same channels. From
+    "both", the first half of the global and of the local views shows the image, the second half the partner.
     Views of an example depend on its pixels and key alone, not on the batch, its size, or the devices. `dtype` is the
     precision of pixels; draws are float32 always, so float64 views differ from float32 ones by rounding only.
     Where a recipe's own operation does not apply to the channels it is left out (`is_colour`, `droppable_channels`,
@@ -60,11 +61,11 @@ def make_views(config: ViewsConfig, channels: ChannelSet, *, dtype=jnp.float32) 
         if images.ndim != 4 or images.shape[-1] != len(channels):
             names = ", ".join(channels.names)
             raise ValueError(f"images {images.shape}: expected [B, H, W, {len(channels)}] ({names}).")
-        if config.local_from == "image":
+        if config.local_from == "image" or (config.local_from == "auto" and partner is None):
             return jax.vmap(lambda image, key: _views(image, image, key, plan))(images, keys)
         if partner is None or partner.shape[0] != images.shape[0] or partner.shape[-1] != images.shape[-1]:
             got = "none" if partner is None else str(partner.shape)
-            raise ValueError(f"local_from='partner' needs partner images for {images.shape}, got {got}.")
+            raise ValueError(f"local_from='{config.local_from}' needs partner images for {images.shape}, got {got}.")
         return jax.vmap(lambda image, other, key: _views(image, other, key, plan))(images, partner, keys)
 
     return views
@@ -102,36 +103,41 @@ def _plan(config: ViewsConfig, channels: ChannelSet, dtype: jnp.dtype) -> _Plan:
     )
 
 
-def _views(image: jax.Array, local_image: jax.Array, key: jax.Array, plan: _Plan) -> Views:
-    """All views of one example, from [H, W, C]; no batch axis."""
+def _views(image: jax.Array, partner: jax.Array, key: jax.Array, plan: _Plan) -> Views:
+    """All views of one example and its partner (or itself), from [H, W, C]; no batch axis."""
     config, recipe = plan.config, plan.recipe
     source = _source(image, plan)
-    local_source = source if local_image is image else _source(local_image, plan)
-    big = range(config.n_global)
-    draws = draw(key, jnp.asarray([*big, *(FIRST_LOCAL + i for i in range(config.n_local))]))
+    other = source if partner is image else _source(partner, plan)
+    # How many views of each kind show the image itself; those after them show the partner.
+    both = config.local_from == "both"
+    own_global, own_local = (config.n_global // 2, config.n_local // 2) if both else (config.n_global, 0)
+    draws = draw(key, jnp.asarray([*range(config.n_global), *(FIRST_LOCAL + i for i in range(config.n_local))]))
 
     def several(pixels: jax.Array, first: int, last: int, size: int, scale: tuple[float, float], how: Strengths):
         rows = jax.tree.map(lambda leaf: leaf[first:last], draws)
         return jax.vmap(lambda row: _view(pixels, row, size, scale, how, plan))(rows)
 
-    alike = recipe.first == recipe.other  # then all global views are one program
-    ends = [0, config.n_global] if alike or config.n_global == 1 else [0, 1, config.n_global]
+    alike = recipe.first == recipe.other  # then all global views of an image are one program
+    ends = sorted({0, own_global, config.n_global} | (set() if alike else {1}))
     globals_ = [
-        several(source, a, b, config.global_size, config.global_scale, recipe.other if a else recipe.first)
+        several(
+            source if a < own_global else other,
+            a,
+            b,
+            config.global_size,
+            config.global_scale,
+            recipe.other if a else recipe.first,
+        )
         for a, b in itertools.pairwise(ends)
     ]
-    if config.n_local:
-        local = several(
-            local_source,
-            config.n_global,
-            config.n_global + config.n_local,
-            config.local_size,
-            config.local_scale,
-            recipe.local,
-        )
-    else:
-        local = jnp.zeros((0, config.local_size, config.local_size, image.shape[-1]), plan.dtype)
-    return Views(jnp.concatenate(globals_), local)
+    first = config.n_global
+    locals_ = [
+        several(pixels, first + a, first + b, config.local_size, config.local_scale, recipe.local)
+        for pixels, a, b in ((source, 0, own_local), (other, own_local, config.n_local))
+        if b > a
+    ]
+    empty = jnp.zeros((0, config.local_size, config.local_size, image.shape[-1]), plan.dtype)
+    return Views(jnp.concatenate(globals_), jnp.concatenate(locals_) if locals_ else empty)
 
 
 def _source(image: jax.Array, plan: _Plan) -> jax.Array:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_records import image, mask, pack, with_mask
+from small_records import image, manifest, mask, pack, with_mask
 
-from protloc_jax.config import ConfigError
+from protloc_jax.config import ConfigError, from_mapping, with_overrides
 from protloc_jax.data import records
 from protloc_jax.data.batch import Batch
 from protloc_jax.data.config import DataConfig
@@ -74,7 +74,7 @@ def test_labels_and_groups_belong_to_the_images(config: DataConfig) -> None:
 
 @pytest.mark.parametrize("hosts", [2, 4, 8])
 def test_hosts_together_are_the_global_batch(config: DataConfig, hosts: int) -> None:
-    config = replace(config, partner="plate", mask=True)
+    config = replace(config, weak_label="plate", mask=True)
     whole = take(config, 4, global_batch=16, start=37)
     parts = [take(config, 4, global_batch=16, start=37, process_index=i, process_count=hosts) for i in range(hosts)]
     for step in range(4):
@@ -107,7 +107,7 @@ def test_position_survives_another_batch_size_and_host_count(config: DataConfig)
 
 @pytest.mark.parametrize(("threads", "prefetch"), [(0, 1), (1, 1), (4, 1), (3, 7)])
 def test_threads_and_prefetch_change_nothing(config: DataConfig, threads: int, prefetch: int) -> None:
-    config = replace(config, partner="labels", mask=True)
+    config = replace(config, weak_label="labels", mask=True)
     reference = take(config, 8, global_batch=6)
     assert same(take(replace(config, threads=threads, prefetch=prefetch), 8, global_batch=6), reference)
 
@@ -123,9 +123,13 @@ def test_batches_stay_what_they_were(config: DataConfig) -> None:
 
 
 def test_partners_are_the_samplers(config: DataConfig, packed: Path) -> None:
-    with Loader(replace(config, partner="plate"), global_batch=45) as loader:
+    with Loader(replace(config, weak_label="plate"), global_batch=45) as loader:
         batch = next(loader)
-        assert loader.notes == ("2 of 45 examples are alone in their 'plate' and are their own partner.",)
+        assert loader.notes == (
+            "weak label 'plate': 4 classes; the largest, p3, is 15 of 45 (33.3 %) images.",
+            "classes of one image, which is its own partner: 1 (p0).",
+            "1 of 45 (2.2 %) images have no 'plate' and are their own partner.",
+        )
     plate = batch.group[:, 0]
     own = [row for row in range(45) if row < 2]
     index = Sampler(45, 3).index(np.arange(45)).tolist()
@@ -138,6 +142,85 @@ def test_partners_are_the_samplers(config: DataConfig, packed: Path) -> None:
         else:
             assert other != row
             assert plate[place] == plate[index.index(other)]
+
+
+PAIRS = {
+    "weak_label": "labels",
+    "partner_pool": "all",
+    "partner_from": "plate",
+    "partner_fallback": "self",
+    "balance": "weak_label",
+}
+
+
+@pytest.mark.parametrize("pairs", [PAIRS, {**PAIRS, "balance": "dose", "partner_fallback": "label"}])
+def test_pairs_are_the_same_on_any_hosts_threads_and_after_a_restart(config: DataConfig, pairs: dict) -> None:
+    config = replace(config, **pairs)
+    whole = take(config, 8, global_batch=16)
+    parts = [
+        take(replace(config, threads=i * 3), 5, global_batch=16, start=48, process_index=i, process_count=2)
+        for i in range(2)
+    ]
+    for step in range(5):
+        joined = (None if x is None else np.concatenate((x, y)) for x, y in zip(*(p[step] for p in parts), strict=True))
+        assert same([Batch(*joined)], [whole[3 + step]])
+    found = {image(i).tobytes(): i for i in range(45)}
+    pairs_seen = [
+        (found[x.tobytes()], found[y.tobytes()]) for b in whole for x, y in zip(b.image, b.partner, strict=True)
+    ]
+    assert any(a != b for a, b in pairs_seen)
+    plates = manifest(50).group_ids("plate")[0]
+    # Row 1 has no plate: nobody's partner, and its own or by the fallback any of its label.
+    assert all(a == b or plates[a] != plates[b] for a, b in pairs_seen if a != 1)
+    assert not any(b == 1 for a, b in pairs_seen if a != 1)
+    assert {b == 1 for a, b in pairs_seen if a == 1} == {pairs["partner_fallback"] == "self"}
+
+
+def test_notes_on_weak_labels(config: DataConfig) -> None:
+    with Loader(replace(config, **PAIRS), global_batch=9) as loader:
+        undrawn, classes, lacking, unknown, upper_bound = loader.notes
+    assert "9 of 45 examples have no value in 'labels'" in undrawn
+    assert classes.startswith("weak label 'labels': 3 classes; the largest, ")
+    assert classes.endswith("images (data.balance draws every class equally often).")
+    assert "1 of 45 (2.2 %) images have no partner of their class that differs in 'plate'" in lacking
+    assert lacking.endswith("get themselves (plain DINO).")
+    assert unknown.startswith("1 of 45 (2.2 %) images have no 'plate': they count as differing from none")
+    assert "upper bound" in upper_bound
+    with Loader(replace(config, weak_label="dose"), global_batch=9) as loader:
+        assert loader.notes == ("weak label 'dose': 2 classes; the largest, 0, is 23 of 45 (51.1 %) images.",)
+
+
+def test_classes_without_a_partner_are_listed_where_they_are_refused(config: DataConfig) -> None:
+    refuse = replace(config, weak_label="plate", partner_fallback="refuse")
+    with pytest.raises(
+        ConfigError, match=r"1 images of 1 classes of 'plate' have no partner in their class: p0 \(1 of 1"
+    ):
+        Loader(refuse, global_batch=4)
+    with Loader(replace(refuse, partner_pool="all"), global_batch=4) as loader:
+        assert loader.sampler.alone == 2
+    with pytest.raises(
+        ConfigError, match=r"partner_from: no column 'plat'. Did you mean 'plate'\? Columns: plate, dose"
+    ):
+        Loader(replace(refuse, weak_label="dose", partner_from="plat"), global_batch=4)
+
+
+def test_keys_of_pairs_that_mean_nothing_are_refused_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        DataConfig(partner_pool="all", partner_from="well", balance="weak_label")
+    text = str(caught.value)
+    assert "partner_pool=all: means nothing without weak_label" in text
+    assert "partner_from=well: means nothing without weak_label" in text
+    assert "balance=weak_label: needs weak_label" in text
+    with pytest.raises(ConfigError, match="partner_from=plate: partners share it"):
+        DataConfig(weak_label="plate", partner_from="plate")
+
+
+def test_the_earlier_name_is_read_and_a_command_line_told_the_new_one() -> None:
+    assert from_mapping(DataConfig, {"partner": "plate"}).weak_label == "plate"
+    with pytest.raises(ConfigError, match=r"unknown key 'partner'\. It is now 'weak_label'"):
+        with_overrides(DataConfig(), ["partner=plate"])
+    with pytest.raises(ConfigError, match="unknown key 'partner'"):
+        from_mapping(DataConfig, {"partner": "plate", "weak_label": "dose"})
 
 
 def test_balanced_batches_hold_the_drawn_rows(config: DataConfig) -> None:
@@ -193,12 +276,12 @@ def test_without_repeat_the_epoch_ends(config: DataConfig) -> None:
 
 
 def test_all_bad_keys_are_listed_with_the_nearest_name(config: DataConfig) -> None:
-    bad = replace(config, channels=("nucleus", "gfq"), partner="plat", balance="label", split="test")
+    bad = replace(config, channels=("nucleus", "gfq"), weak_label="plat", balance="label", split="test")
     with pytest.raises(ConfigError) as caught:
         Loader(bad, global_batch=4)
     text = str(caught.value)
     assert "data.channels: no channel 'gfq' Did you mean 'gfp'?" in text
-    assert "data.partner: no column 'plat'. Did you mean 'plate'? Columns: labels, plate, dose." in text
+    assert "data.weak_label: no column 'plat'. Did you mean 'plate'? Columns: labels, plate, dose." in text
     assert "data.balance: no column 'label'. Did you mean 'labels'?" in text
     assert "data.split: the split 'test' is empty; the data set has train: 45, val: 5, test: 0" in text
 

@@ -25,7 +25,7 @@ from protloc_jax.data.loader import Loader
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
-    return DataConfig(records=str(pack(tmp_path_factory.mktemp("records") / "set")), seed=3, partner="plate")
+    return DataConfig(records=str(pack(tmp_path_factory.mktemp("records") / "set")), seed=3, weak_label="plate")
 
 
 def wait_until(done, seconds: float) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from damaged_records import replace
 
 from protloc_jax.channels import parse
 from protloc_jax.cli.main import main
 from protloc_jax.config import ConfigError
 from protloc_jax.data import manifest as manifests
-from protloc_jax.data import split_file
+from protloc_jax.data import records, split_file
+from protloc_jax.data.config import DataConfig
+from protloc_jax.data.loader import Loader
 from protloc_jax.data.make_splits import make_splits
 from protloc_jax.data.split_config import SplitConfig
 from protloc_jax.data.split_like import split_like
@@ -55,6 +58,41 @@ def test_what_cannot_be_carried_over_is_refused():
     by_image = make_splits(fields, SplitConfig(by=(), stratify=("protein",)))
     with pytest.raises(ConfigError, match=r"groups lie in several of train, val, test in split 'holdout': P\d\d"):
         split_like(by_image, images(PROTEINS, 3, prefix="c"), "protein")
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_pairs_by_protein_never_hold_a_test_protein_of_the_other_data(tmp_path, tolerant):
+    """Atlas images paired by gene, split as OpenCell's folds: its test proteins are in no pair, whatever row they are in.
+
+    The atlas' own parts say otherwise, one of its records is damaged, and balancing draws every class.
+    """
+    genes = [f"ENSG{i:011d}" for i in range(20)]
+    fields = make_splits(images(genes, 3, prefix="opencell"), SplitConfig(by=("protein",)))
+    atlas = images(["ENSG99999999999", *reversed(genes)], 5, prefix="hpa")
+    n = len(atlas.table)
+    records.write(tmp_path / "hpa", atlas, lambda i: np.full((4, 4, 2), i, np.uint8), workers=0, shard_size=16)
+    carried = split_like(fields, atlas, "protein", about={"records": [records.open(tmp_path / "hpa").info.digest]})
+    carried.file.write(tmp_path / "like.parquet")
+    part_of = dict(zip(fields.columns["protein"], fields.parts[0].tolist(), strict=True))
+    proteins = atlas.table["protein"].to_numpy()
+    training = {p for p, part in part_of.items() if part == split_file.PARTS.index("train")}
+    held_out = set(genes) - training
+    assert len(training) > 10 and held_out
+    if tolerant:
+        replace(tmp_path / "hpa", {int(np.flatnonzero(np.isin(proteins, list(training)))[0]): b"damaged"})
+    config = DataConfig(
+        records=str(tmp_path / "hpa"), split_file=str(tmp_path / "like.parquet"), weak_label="protein", threads=0,
+        balance="weak_label", tolerant=tolerant, max_bad=0.2,
+    )  # fmt: skip
+    seen: set[str] = set()
+    with Loader(config, global_batch=16) as loader:
+        assert loader.n == 5 * len(training)
+        for _ in range(40):
+            batch = next(loader)
+            image, partner = (proteins[x[:, 0, 0, 0]] for x in (batch.image, batch.partner))
+            assert (image == partner).all()
+            seen |= set(image)
+    assert seen == training and n == 105
 
 
 def test_the_command_writes_a_file_and_names_what_is_unknown(tmp_path, capsys):

@@ -108,7 +108,7 @@ def test_only_the_bad_examples_differ_and_those_as_documented(clean: Path, damag
 
 @pytest.mark.parametrize(("threads", "workers"), [(0, 0), (4, 0), (1, 2)])
 def test_threads_and_workers_change_nothing(damaged: Path, threads: int, workers: int) -> None:
-    settings = config(damaged, partner="plate", mask=True)
+    settings = config(damaged, weak_label="plate", mask=True)
     expected = take(with_(settings, threads=1), 16)
     for a, b in zip(take(with_(settings, threads=threads, workers=workers), 16), expected, strict=True):
         assert_same(a, b)
@@ -117,7 +117,7 @@ def test_threads_and_workers_change_nothing(damaged: Path, threads: int, workers
 
 def test_hosts_and_restarts_change_nothing(damaged: Path, tmp_path: Path) -> None:
     """Whatever was met before, and by whom: two hosts, and a stop in the middle that goes on as one."""
-    settings = config(damaged, partner="labels", balance="plate")
+    settings = config(damaged, weak_label="labels", balance="plate")
     whole = take(settings, 16)
     first = [take(settings, 7, process_index=i, process_count=2, quarantine=tmp_path) for i in range(2)]
     joined = [join(parts) for parts in zip(*first, strict=True)]
@@ -132,7 +132,7 @@ def test_classes_and_groups_are_kept(damaged: Path, clean: Path) -> None:
     """Balanced: a stand-in of the class drawn. With partners: of the same group, and a partner of that group."""
     rows = {image(i).tobytes(): i for i in range(50)}
     plates = manifest(50).group_ids("plate")[0]
-    before, after = (join(take(config(d, partner="plate"), 40)) for d in (clean, damaged))
+    before, after = (join(take(config(d, weak_label="plate"), 40)) for d in (clean, damaged))
     shown = [rows[x.tobytes()] for x in after.image]
     partners = [rows[x.tobytes()] for x in after.partner]
     numbers = np.arange(40 * BATCH)
@@ -156,12 +156,37 @@ def test_classes_and_groups_are_kept(damaged: Path, clean: Path) -> None:
     np.testing.assert_array_equal(after.group[:, 0], plates[index])
 
 
+@pytest.mark.parametrize("fallback", ["label", "self"])
+def test_stand_ins_for_pairs_keep_plates_apart(damaged: Path, fallback: str) -> None:
+    """A damaged image or partner is replaced by a permissible pair: of one dose, from two plates, or the fallback."""
+    settings = config(damaged, weak_label="dose", partner_from="plate", partner_fallback=fallback, balance="weak_label")
+    after = join(take(settings, 30))
+    rows = {image(i).tobytes(): i for i in range(50)}
+    plates, doses = (manifest(50).group_ids(column)[0] for column in ("plate", "dose"))
+    shown, partners = ([rows[x.tobytes()] for x in images] for images in (after.image, after.partner))
+    sampler = Sampler(
+        N, SEED, groups=doses[:N], apart=plates[:N], fallback=fallback, balance=doses[:N]
+    )  # fmt: skip
+    numbers = np.arange(30 * BATCH)
+    index, drawn = sampler.index(numbers), sampler.partner(numbers)
+    hit = np.isin(index, BAD) | np.isin(drawn, BAD)
+    np.testing.assert_array_equal(after.substituted, hit)
+    assert hit.sum() > 20
+    for number, (own, other) in enumerate(zip(shown, partners, strict=True)):
+        assert not {own, other} & set(BAD)
+        assert doses[own] == doses[other] == doses[index[number]]
+        if own == 1:  # the row without a plate has no permissible partner
+            assert (other == own) == (fallback == "self")
+        else:
+            assert other != 1 and plates[own] != plates[other]
+
+
 def test_a_class_without_any_sound_record_takes_from_the_others(clean: Path, tmp_path: Path) -> None:
     """Row 0 alone has plate p0; balanced sampling draws it a quarter of the time."""
     directory = tmp_path / "set"
     shutil.copytree(clean, directory)
     flip_in_file(directory, 0)
-    after = join(take(config(directory, balance="plate", partner="plate"), 20))
+    after = join(take(config(directory, balance="plate", weak_label="plate"), 20))
     assert 0 not in after.group[:, 0], "labels and groups are those of the stand-in"
     assert 15 < after.substituted.sum() < 50
     assert set(after.group[after.substituted, 0].tolist()) == {1, 2, 3}, "the rows that balanced sampling can draw"
@@ -302,7 +327,7 @@ def test_any_damage_leaves_the_rest_alone(clean, tmp_path_factory, bad, start, p
     directory = tmp_path_factory.mktemp("any") / "set"
     shutil.copytree(clean, directory)
     replace(directory, dict.fromkeys(bad, b"damaged"))
-    choice = partial(config, partner=partner, balance=balance)
+    choice = partial(config, weak_label=partner, balance=balance)
     clean_batch = join(take(choice(clean), 4, start=start))
     found = join(take(with_(choice(directory), max_bad=0.5, threads=4), 4, start=start))
     assert_same(found, clean_batch, ~found.substituted)

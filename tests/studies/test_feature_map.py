@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from protloc_jax.studies.transfer.feature_map import hpa_umap, settings_text, single_labels
+from protloc_jax.studies.feature_map import hpa_umap, settings_text, single_labels
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # umap's imports warn
@@ -46,7 +46,7 @@ def test_a_small_map_keeps_far_groups_apart_and_is_reproducible(tmp_path):
     group = np.repeat([0, 1], 20)
     np.save(tmp_path / "x.npy", rng.normal(size=(40, 5)) + 30 * group[:, None])
     code = (
-        "import sys, numpy as np\nfrom protloc_jax.studies.transfer.feature_map import hpa_umap\n"
+        "import sys, numpy as np\nfrom protloc_jax.studies.feature_map import hpa_umap\n"
         "x = np.load(sys.argv[1] + '/x.npy', allow_pickle=False)\n"
         "np.save(sys.argv[1] + '/xy.npy', [hpa_umap(x, epochs=20) for _ in range(2)])"
     )

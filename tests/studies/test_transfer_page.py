@@ -15,8 +15,9 @@ from transfer_results import CLASSES, interval, results, row
 
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.report import curve_plots
+from protloc_jax.studies.csv_table import csv_text
 from protloc_jax.studies.transfer import figures
-from protloc_jax.studies.transfer.page import build, csv_text, table_rows
+from protloc_jax.studies.transfer.page import build, table_rows
 from protloc_jax.studies.transfer.published import PUBLISHED, number_text, published_beside, published_rows
 from protloc_jax.studies.transfer.table import difference_text, lead_pairs, lead_rows, pick, plan_rows
 

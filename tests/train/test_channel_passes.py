@@ -237,8 +237,8 @@ def test_a_plan_costs_its_passes(source):
 
 
 def test_what_does_not_fit_is_refused_by_name(source):
-    with pytest.raises(ConfigError, match=r"init\.plan=natural: only method\.name=supervised .* this is dino"):
-        tiny.experiment(source, f"init.weights={source}", "init.plan=natural")
+    with pytest.raises(ValueError, match=r"method\.name=dino makes one pass a view, and this plan has 2"):
+        beginning(tiny.experiment(source, f"init.weights={source}", "init.plan=per-channel"), tiny.CHANNELS)
     with pytest.raises(ConfigError) as caught:
         asked(source, "naturel", "unused", "init.freeze_backbone_epochs=-1")
     for words in ("plan=naturel: not one of natural", "Did you mean 'natural'", "freeze_backbone_epochs=-1.0"):

@@ -175,6 +175,42 @@ def test_partner_feeds_the_local_views_only():
         run(images, keys, partner[:1])
 
 
+# Few operations, so that it compiles quickly and is the same to the bit; the first global view is a program of its own.
+BARE = ViewsConfig(
+    "dino4cells_fov", warp=0.0, rescale_protein=0.0, brightness=0.0, contrast=0.0, normalise="none", **TINY
+)
+
+
+@pytest.mark.parametrize(("n_global", "n_local"), [(2, 4), (4, 0)])
+def test_image_and_partner_give_half_of_the_views_each(n_global, n_local):
+    config = dataclasses.replace(BARE, local_from="both", n_global=n_global, n_local=n_local)
+    keys, images, partner = keys_of(2), pixels(seed=1), pixels(seed=2)
+    got = quick(make_views(config, HPA))(images, keys, partner)
+    plain = quick(make_views(dataclasses.replace(config, local_from="image"), HPA))
+    own, other = plain(images, keys), plain(partner, keys)
+    assert got.global_.shape == own.global_.shape and got.local.shape == own.local.shape
+    for both, first, second in zip(got, own, other, strict=True):
+        half = both.shape[1] // 2
+        np.testing.assert_array_equal(both[:, :half], first[:, :half])
+        np.testing.assert_array_equal(both[:, half:], second[:, half:])
+        assert not half or np.abs(first[:, half:] - second[:, half:]).max() > 0.05
+
+
+def test_auto_takes_the_partner_where_there_is_one():
+    keys, images, partner = keys_of(2), pixels(seed=1), pixels(seed=2)
+    for source, given in (("partner", partner), ("image", None)):
+        got, want = (
+            quick(make_views(dataclasses.replace(BARE, local_from=name), HPA))(images, keys, given)
+            for name in ("auto", source)
+        )
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_both_needs_even_numbers_of_crops():
+    with pytest.raises(ConfigError, match=r"local_from=both: .* n_global=1, n_local=3"):
+        ViewsConfig(local_from="both", n_global=1, n_local=3)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 5, 6])
 def test_any_number_of_channels(channels):
     names = ["protein", "nucleus", "er", "membrane", "actin", "golgi"][:channels]

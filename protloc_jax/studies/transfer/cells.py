@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from protloc_jax.channel_plans import plan_of
 from protloc_jax.channels import ChannelPlan, ChannelSet
-from protloc_jax.config import from_mapping, load_file, to_dict
+from protloc_jax.config import from_mapping
 from protloc_jax.data import info as record_info
-from protloc_jax.eval.load import is_foreign
 from protloc_jax.eval.planned import plans_of
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import entries
-from protloc_jax.studies.steps import Made, Word, Workshop, given, stated
-from protloc_jax.studies.transfer.config import Backbone, ImageSet, TransferStudy, of_level
+from protloc_jax.studies.backbones import config_content, weights_of
+from protloc_jax.studies.image_sources import is_there, records_of
+from protloc_jax.studies.steps import Made, Word, Workshop
+from protloc_jax.studies.transfer.config import Backbone, TransferStudy, of_level
 from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import load_meta
-from protloc_jax.train.experiment import Experiment
 
 
 class Cell(NamedTuple):
@@ -57,7 +56,7 @@ def refuse_missing(study: TransferStudy) -> None:
         f"backbones.{n}.{key}": getattr(b, key) for n, b in study.backbones.items() for key in ("weights", "config")
     }
     named |= {f"levels.{n}.finetune": level.finetune for n, level in study.levels.items()}
-    lacking = [f"{key}={path}" for key, path in named.items() if path and not _is_there(path)]
+    lacking = [f"{key}={path}" for key, path in named.items() if path and not is_there(path)]
     if lacking:
         listed = "\n  ".join(lacking)
         raise FileNotFoundError(f"{len(lacking)} of the study's inputs do not exist:\n  {listed}")
@@ -73,7 +72,7 @@ def prepare(study: TransferStudy, shop: Workshop) -> dict[str, Made]:
             if not ready:
                 raise ValueError(f"images: {', '.join(waiting)} are cut from one another.")
             for name, images in ready.items():
-                made[name] = _records(name, images, made, shop)
+                made[name] = records_of(name, images, shop, raw=made[images.of] if images.of else None)
                 del waiting[name]
     return made
 
@@ -106,11 +105,7 @@ def weights(
     others = {name: b for name, b in study.backbones.items() if b.weights}
     with shop.phase("backbones", len(others) + len(trained) * len(study.seeds)):
         for name, backbone in others.items():
-            source = _weights_given(backbone.weights)
-            if is_foreign(backbone.weights):
-                words: list[Word] = ["convert", source, *backbone.convert, "--out", "{out}"]
-                source = shop.command(f"convert-{name}", words, file="weights")
-            made[name, study.seeds[0]] = source
+            made[name, study.seeds[0]] = weights_of(name, backbone.weights, backbone.convert, shop)
         for seed in study.seeds:
             for name, backbone in trained.items():
                 made[name, seed] = _pretrained(study, name, backbone, seed, records, splits, shop)
@@ -177,31 +172,6 @@ def split_name(fraction: float) -> str:
     return f"fraction={fraction:g}"
 
 
-def _is_there(path: str) -> bool:
-    return path.startswith("hf://") or Path(path).exists()
-
-
-def _records(name: str, images: ImageSet, made: dict[str, Made], shop: Workshop) -> Made:
-    if images.records:
-        return given(images.records)
-    if images.make:
-        source = {"{raw}": given(images.raw)} if images.raw else {}
-        own: list[Word] = ["data", *(source.get(word, word) for word in images.make), "--quiet", "--out", "{out}"]
-        return shop.command(f"records-{name}", own, file="records", uses=_files_named(images.make))
-    raw = made[images.of] if images.of else given(images.raw)
-    words: list[Word] = ["data", "prepare", images.dataset, "--raw", raw, *images.options, "--quiet", "--out", "{out}"]
-    return shop.command(f"records-{name}", words, file="records", uses=_files_named(images.options))
-
-
-def _files_named(words: Sequence[str]) -> list[Made]:
-    """Files among the words of a command: what they hold decides the result too."""
-    return [given(word) for word in words if not word.startswith("-") and Path(word).is_file()]
-
-
-def _weights_given(path: str) -> Made:
-    return Made(Path(path), stated(path).digest) if path.startswith("hf://") else given(path)
-
-
 def _pretrained(
     study: TransferStudy,
     name: str,
@@ -218,12 +188,7 @@ def _pretrained(
     elif level:
         words += [("data.split_file=", splits[level]), f"data.split_name={split_name(1.0)}"]
     words += [*backbone.options, f"run.seed={seed}", f"data.seed={seed}", "run.out={out}"]
-    return shop.command(f"pretrain-{name}-seed{seed}", words, file="run", uses=[_config(backbone.config)])
-
-
-def _config(path: str) -> Made:
-    """The content of a config file, so that a change of it redoes what it decides."""
-    return stated(to_dict(load_file(path, Experiment)))
+    return shop.command(f"pretrain-{name}-seed{seed}", words, file="run", uses=[config_content(backbone.config)])
 
 
 def _plans(
@@ -264,7 +229,7 @@ def _tuned(study: TransferStudy, inputs: Inputs, cell: Cell, seed: int, shop: Wo
         *level.finetune_options, f"run.seed={seed}", f"data.seed={seed}", "run.out={out}",
     ]  # fmt: skip
     name = f"finetune-{cell.level}-{cell.backbone}-{cell.plan}-{cell.fraction:g}-seed{seed}"
-    return shop.command(name, words, file="run", uses=[_config(level.finetune)])
+    return shop.command(name, words, file="run", uses=[config_content(level.finetune)])
 
 
 def _of_seed(inputs: Inputs, name: str, seed: int) -> Made:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.eval.head_config import HeadConfig
+from protloc_jax.studies.image_sources import ImageSource, source_problems
 
 ROLES = ("imagenet", "hpa_fov", "hpa_sc", "opencell", "untrained", "other")
 DATASETS = ("opencell", "hpa_fov", "hpa_sc", "opencell_sc")
@@ -20,17 +21,10 @@ LEVELS = ("fov", "cell")
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSet:
-    """Images: a folder of records, or raw files that `protloc data prepare` or another data command packs."""
+class ImageSet(ImageSource):
+    """Images of the study: records, raw files, or single cells cut from another set."""
 
-    records: str = opt("", "folder of records that exists already")
-    raw: str = opt("", "folder of raw files, in the layout in which the data set is published")
     of: str = opt("", "opencell_sc: the set of fields that single cells are cut from")
-    dataset: str = opt("", f"with raw or of: {', '.join(DATASETS)}")
-    options: tuple[str, ...] = opt((), "with raw or of: further words of `protloc data prepare`")
-    make: tuple[str, ...] = opt(
-        (), "instead of dataset: words of another `protloc data` command, for example pack,folder,{raw},...; no --out"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,14 +179,7 @@ def _unknown(study: TransferStudy) -> list[str]:
             problems.append(f"{where}={name}: no such section.{nearest(name, among)} Have: {', '.join(among)}.")
 
     for name, images in study.images.items():
-        ways = [key for key in ("records", "raw", "of", "make") if getattr(images, key)]
-        if len(ways) != 1 and ways != ["raw", "make"]:
-            problems.append(f"images.{name}: say one of records, raw, of, make; given: {', '.join(ways) or 'none'}.")
-        if not (images.records or images.make) and images.dataset not in DATASETS:
-            hint = nearest(images.dataset, DATASETS)
-            problems.append(f"images.{name}.dataset={images.dataset}: not one of {', '.join(DATASETS)}.{hint}")
-        if images.make and (images.dataset or images.options):
-            problems.append(f"images.{name}: make is a whole command; dataset and options belong to `data prepare`.")
+        problems += source_problems(f"images.{name}", images, DATASETS, other="of" if images.of else "")
         known(f"images.{name}.of", images.of, study.images)
     for name, level in study.levels.items():
         if name not in LEVELS:

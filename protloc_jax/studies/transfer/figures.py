@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from protloc_jax.eval.attention_maps import attention_maps, overlay, stretched
+from protloc_jax.eval.attention_maps import attention_maps, overlay, seen, stretched
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.report import curve_plots, map_plots, plots
-from protloc_jax.studies.transfer.feature_map import EPOCHS, hpa_umap, single_labels
+from protloc_jax.studies.feature_map import EPOCHS, hpa_umap, single_labels
 from protloc_jax.studies.transfer.published import PUBLISHED, number_text, published_beside
 from protloc_jax.studies.transfer.table import EVALUATOR_WORDS, difference_text, lead_pairs
 
@@ -177,20 +177,6 @@ def _laid_over(image: np.ndarray, attention: np.ndarray, encoder: Encoder) -> np
     whole = np.repeat(0.45 * image[..., None], 3, axis=2)
     whole[rows, columns] = overlay(image[rows, columns], attention)
     return whole
-
-
-def seen(shape: Sequence[int], encoder: Encoder) -> tuple[slice, slice]:
-    """Rows and columns of an image [H, W] that reach an encoder's patches, after its resize and centre crop."""
-    how, patch = encoder.prepare, encoder.config.patch
-    scale = how.resize / min(shape) if how.resize else 1.0
-    parts = []
-    for side in shape:
-        inside = round(side * scale)
-        kept = how.crop or inside
-        start = (inside - kept + 1) // 2
-        stop = start + kept // patch * patch
-        parts.append(slice(round(start / scale), min(side, round(stop / scale))))
-    return parts[0], parts[1]
 
 
 def _reading_pass(encoder: Encoder, channel: str) -> int:

@@ -12,22 +12,15 @@ from typing import Any
 
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.report.html import Report
+from protloc_jax.studies.feature_map import EPOCHS, hpa_umap, settings_text
+from protloc_jax.studies.number_texts import DASH, interval_text, percent
 from protloc_jax.studies.transfer import figures, sections
-from protloc_jax.studies.transfer.feature_map import EPOCHS, hpa_umap, settings_text
 from protloc_jax.studies.transfer.figures import Attention
 from protloc_jax.studies.transfer.published import PUBLISHED, published_rows
 from protloc_jax.studies.transfer.sections import add_figure, capital
-from protloc_jax.studies.transfer.table import (
-    DASH,
-    EVALUATOR_WORDS,
-    check,
-    csv_text,
-    interval_text,
-    percent,
-    table_rows,
-)
+from protloc_jax.studies.transfer.table import EVALUATOR_WORDS, check, table_rows
 
-__all__ = ["build", "csv_text", "hpa_umap", "table_rows"]
+__all__ = ["build", "hpa_umap", "table_rows"]
 
 
 def build(

@@ -16,9 +16,10 @@ from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.load import load, untrained
 from protloc_jax.eval.planned import planned
 from protloc_jax.model.encoder import Encoder
+from protloc_jax.studies.csv_table import csv_text
 from protloc_jax.studies.transfer.cells import Cell, Features
 from protloc_jax.studies.transfer.config import TransferStudy
-from protloc_jax.studies.transfer.page import build, csv_text, table_rows
+from protloc_jax.studies.transfer.page import build, table_rows
 from protloc_jax.studies.transfer.run import Outcome
 
 PAGE, TABLE = "report.html", "transfer.csv"

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from protloc_jax.report.html import Report
+from protloc_jax.studies.number_texts import DASH, interval_text, percent
 from protloc_jax.studies.transfer import figures
 from protloc_jax.studies.transfer.table import (
-    DASH,
     EVALUATOR_WORDS,
     control_rows,
     curve_rows,
     difference_rows,
-    interval_text,
     lead_pairs,
     lead_rows,
-    percent,
     plan_rows,
 )
 

@@ -6,18 +6,16 @@ where a bound is unknown.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protloc_jax.config import nearest
+from protloc_jax.studies.number_texts import DASH, bounds_text, interval_text, p_text, percent
 from protloc_jax.studies.transfer.published import NATURAL_PLANS, PUBLISHED, published_beside, published_text
 
 # What stands in the lead table of a level: the paper's evaluator where it ran, else the next that did.
 EVALUATORS = {"fov": ("head", "probe", "knn"), "cell": ("knn", "head", "probe")}
 EVALUATOR_WORDS = {"head": "trained head", "knn": "k-NN", "probe": "linear probe"}
-DASH = "–"
 
 
 def check(results: Mapping[str, Any]) -> None:
@@ -79,17 +77,6 @@ def table_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text with a header; None is an empty field. Raises ValueError for no rows."""
-    if not rows:
-        raise ValueError("no rows to write.")
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def pick(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -241,29 +228,6 @@ def control_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for c in results.get("controls", ())
     ]
-
-
-def interval_text(entry: Mapping[str, Any] | None, *, signed: bool = False) -> str:
-    """'0.812 [0.790, 0.834]', one line; a dash for None, no brackets where the bounds are unknown."""
-    if entry is None or entry["estimate"] is None:
-        return DASH
-    value = f"{entry['estimate']:+.3f}" if signed else f"{entry['estimate']:.3f}"
-    return value if entry.get("low") is None else f"{value} {bounds_text(entry)}"
-
-
-def bounds_text(entry: Mapping[str, Any]) -> str:
-    """'[0.790, 0.834]', kept on one line; a dash where unknown."""
-    return DASH if entry.get("low") is None else f"[{entry['low']:.3f},\u00a0{entry['high']:.3f}]"
-
-
-def p_text(value: float | None) -> str:
-    """A p-value with three places, '<\u00a00.001' below; a dash for None."""
-    return DASH if value is None else "<\u00a00.001" if value < 0.001 else f"{value:.3f}"
-
-
-def percent(fraction: float) -> str:
-    """A fraction as '12.5 %'."""
-    return f"{100 * fraction:g}\u00a0%"
 
 
 def _largest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_m
 from protloc_jax.objective.dino import dino_loss, update_centre
 from protloc_jax.objective.koleo import koleo_loss
 from protloc_jax.objective.sinkhorn import balanced_logits
+from protloc_jax.train.channel_passes import arranged, trained_plan
 from protloc_jax.train.curves import Curve, Horizon, constant, cosine, linear_by_epoch
 from protloc_jax.train.experiment import DinoConfig, Experiment, of_kind
 from protloc_jax.train.method import DROP_PATH, Group, LossOutput, Scalars, Tree
@@ -28,7 +29,11 @@ from protloc_jax.views.multicrop import Views
 
 
 class Dino:
-    """The student sees all views, its moving average the teacher the global ones; both end in the same kind of head."""
+    """The student sees all views, its moving average the teacher the global ones; both end in the same kind of head.
+
+    With a channel plan (`init.plan`, one pass) the channels of every view reach the slots of the weights by it: a
+    channel in several slots is the same augmented pixels in each.
+    """
 
     ema: Mapping[str, str] = {"backbone": "backbone", "head": "head"}
     frozen_blocks = 0
@@ -37,8 +42,9 @@ class Dino:
         self.config = of_kind(experiment, DinoConfig)
         # Balanced assignments and KoLeo compare the examples of a batch; the published loss does not.
         self.splits_over_micro_batches = self.config.centring == "centre" and not self.config.koleo
-        self.vit_config = dataclasses.replace(experiment.model, channels=len(channels))
-        self.channels = channels
+        self.channels, self.plan = channels, trained_plan(experiment, channels)
+        slots = self.plan.slots if self.plan else len(channels)
+        self.vit_config = dataclasses.replace(experiment.model, channels=slots)
         kept_channel(self.vit_config, channels)
         self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
         self.head = DinoHead(
@@ -177,6 +183,8 @@ class Dino:
         self, params: Tree, images: jax.Array, drop_keys: jax.Array | None, present: jax.Array | None = None
     ) -> jax.Array:
         """CLS vectors [B, V, D] of views [B, V, S, S, C], of which the channels `present` [B, V, C] are shown."""
+        if self.plan is not None:
+            images = arranged(images, self.plan, self.channels)[..., 0, :, :, :]
         output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys, present=present)
         return output.cls
 
