@@ -33,7 +33,8 @@ def dose_panels(compounds: Sequence[Mapping[str, Any]], *, unit: str = "µM", no
             dose = np.array([d["dose"] for d in one["doses"]])
             distance = np.array([d["distance"] for d in one["doses"]])
             outside = np.array([d["outside"] for d in one["doses"]], bool)
-            axes.plot(dose, [d["limit"] for d in one["doses"]], "--", color="#555", lw=1)
+            limit = np.array([d["limit"] for d in one["doses"]])
+            axes.plot(dose, limit, "--" if len(dose) > 1 else "_", color="#555", lw=1, ms=14)
             for shown, face in ((outside, PALETTE[0]), (~outside, "white")):
                 axes.plot(dose[shown], distance[shown], "o", ms=5, color=PALETTE[0], markerfacecolor=face)
             hill = one["hill"]
@@ -43,7 +44,7 @@ def dose_panels(compounds: Sequence[Mapping[str, Any]], *, unit: str = "µM", no
                 axes.plot(x, y, color=PALETTE[1], lw=1.2)
             axes.set_xscale("log")
             axes.minorticks_off()
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.12 * max(distance.max(), limit.max()))
             axes.set_title(f"{one['compound']}\n{one['moa']}" if one["moa"] else str(one["compound"]), fontsize=8)
             axes.tick_params(labelsize=7)
         figure.supxlabel(f"concentration ({unit}); filled: outside the range of untreated wells {note}", fontsize=9)
