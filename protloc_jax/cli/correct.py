@@ -107,7 +107,7 @@ def _fit(args: argparse.Namespace) -> int:
     correction.save(args.out)
     about, number = correction.about, len(correction.chains)
     print(f"steps     {correction.text}")
-    print(f"features  {correction.width} in {number} block{'s' * (number > 1)}, each fitted by itself")
+    print(f"features  {correction.width}{f' in {number} blocks, each fitted by itself' if number > 1 else ''}")
     print(
         f"rows      {about['fitted_on_controls']:,} of {about['control_rows']:,} controls fitted on, "
         f"{about['rows']:,} in all"
@@ -145,6 +145,7 @@ def _score(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from protloc_jax.cli.scored_tables import read_tables
+    from protloc_jax.data.manifest import capped
     from protloc_jax.eval.corrections.comparison import MEASURES, compare
 
     results = compare(
@@ -162,7 +163,7 @@ def _score(args: argparse.Namespace) -> int:
         f"({args.label}, {results['labelled_rows']:,} rows); {left:,} rows left out as fitted on",
         title_justify="left",
     )
-    table.add_column("measure")
+    table.add_column("measure", no_wrap=True)
     for name in (*results["tables"], "by chance", "wanted"):
         table.add_column(name, justify="right")
     for key, (words, wanted) in MEASURES.items():
@@ -170,6 +171,12 @@ def _score(args: argparse.Namespace) -> int:
         shown = ["-" if v is None else f"{v:.3f}" for v in (*(e["found"] for e in own), own[-1]["chance"])]
         table.add_row(words, *shown, wanted)
     Console(soft_wrap=True).print(table)
+    alone = results["labels_in_one_batch"]
+    if alone:
+        print(
+            f"note: {len(alone)} of {results['labels']} labels lie in one {args.batch} only: where they do, batches "
+            f"cannot be mixed without mixing labels ({capped(alone)})"
+        )
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(results, indent=1) + "\n")

@@ -51,6 +51,9 @@ def add_parser(subparsers) -> None:
         "--share", type=float, default=1.0, help="with --steps: share of each plate's control wells to fit on"
     )
     parser.add_argument(
+        "--blocks", default="1", metavar="N|auto", help="with --steps: columns fitted apart (auto: one block a pass)"
+    )
+    parser.add_argument(
         "--compare",
         action="append",
         default=[],
@@ -125,10 +128,7 @@ def run(args: argparse.Namespace) -> int:
             if len(rows) < len(wanted):
                 raise ValueError(f"{args.records} holds {len(rows)} of the table's {len(wanted)} images.")
             measured = measured_table(records, rows, columns=columns)
-    normalisation = f"{args.steps} on {', '.join(args.controls)}" if args.steps else "none"
-    whole, results = moa_results(
-        channels, config, columns=columns, normalisation=normalisation, others=others, measured=measured
-    )
+    whole, results = moa_results(channels, config, columns=columns, others=others, measured=measured)
     if args.doses:
         try:
             results["doses"] = dose_responses(whole, columns=columns, seed=args.seed)
@@ -163,7 +163,18 @@ def _corrected(table: FeatureTable, args: argparse.Namespace) -> FeatureTable:
     from protloc_jax.eval import corrections
 
     controls = corrections.controls_of(table.obs, args.controls)
-    return corrections.fit(args.steps, table, controls, share=args.share, seed=args.seed).apply(table)
+    if args.blocks != "auto" and not args.blocks.isdigit():
+        raise ValueError(f"--blocks {args.blocks}: write a number, or auto.")
+    made = corrections.fit(
+        args.steps,
+        table,
+        controls,
+        blocks="auto" if args.blocks == "auto" else int(args.blocks),
+        share=args.share,
+        seed=args.seed,
+        words=", ".join(args.controls),
+    )
+    return made.apply(table)
 
 
 def _columns(text: str) -> Columns:

@@ -3,9 +3,11 @@
 Images are prepared as WS-DINO's published pipelines do (reference code crosszamirski/WS-DINO, preprocessing): per plate
 and channel one illumination function from all images of the plate (their mean, a median filter of 320 px, rescaled to
 its robust minimum), division, reduction by half (bicubic), then values above 10,000 of 65,535 cut and the rest
-stretched, so that [0, 1] is the corrected value / 10,000. Every number is an option. What differs from CellProfiler:
+stretched, so that [0, 1] is the corrected value / 10,000. Every number is an option; those used stand in `folder.json`
+and under `prepared` in the packing source of `dataset.json`. What differs from CellProfiler:
 
-- the function is estimated on images reduced to blocks (16 px of a 1280 x 1024 field) and interpolated linearly;
+- the function is estimated on images reduced to blocks (16 px of a 1280 x 1024 field), where its robust minimum is
+  taken too, and interpolated linearly;
 - its median runs over a square of 320 px, given as 0.3125 of the shorter side so that other sizes keep the proportion;
   CellProfiler takes its number for a full width at half maximum and uses a disk of radius 320 / 2.35 = 136 px;
 - at the rim the outermost block is repeated;
@@ -112,6 +114,11 @@ def read_bbbc021(config: Bbbc021Config, raw: str | Path) -> RowTable:
     ]
     paths = _files(tree, wanted, fields, config, packed, problems, left_out)
     problems.check(str(raw))
+    lost = [row.name for row in wanted if row.name not in packed and row.name not in paths]
+    if lost:
+        notes.append(
+            f"{len(lost)} other fields of the plates lack files; illumination is estimated without: {capped(lost)}."
+        )
     kept = [row for row in kept if row.name in paths]
     unmatched(kept, fields, known, left_out)
     if not kept:

@@ -9,10 +9,18 @@ from typing import Any
 _OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "data_channels", "data_um_per_pixel")
 _OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "correction_notes", "window_boxes")
 
+AGGREGATION = "aggregation"  # key of what was aggregated how, of which rows
+
 
 def made_as(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """A feature table's provenance without what describes its images."""
-    return {key: value for key, value in provenance.items() if key not in _OF_IMAGES}
+    """A feature table's provenance without what describes its images.
+
+    Of an aggregation its levels count, not how many rows it had or which were left out.
+    """
+    made = {key: value for key, value in provenance.items() if key not in _OF_IMAGES}
+    if isinstance(made.get(AGGREGATION), Mapping):
+        made[AGGREGATION] = made[AGGREGATION].get("levels")
+    return made
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], *, owner: str, where: str) -> list[str]:

@@ -30,7 +30,6 @@ def moa_results(
     config: MoaConfig,
     *,
     columns: Columns | None = None,
-    normalisation: str = "none",
     others: Mapping[str, FeatureTable] | None = None,
     measured: FeatureTable | None = None,
 ) -> tuple[FeatureTable, dict[str, Any]]:
@@ -41,7 +40,7 @@ def moa_results(
     whole = joined_tables(channels, columns=columns)
     first = JOINED if len(channels) > 1 else next(iter(channels))
     tables: dict[str, FeatureTable] = {first: whole}
-    how = {first: normalisation}
+    how: dict[str, str] = {}
     if len(channels) > 1:
         tables |= {f"{name} alone": table for name, table in channels.items()}
     rest = dict(others or {})
@@ -52,7 +51,7 @@ def moa_results(
     if twice:
         raise ValueError(f"two systems are called {', '.join(twice)}; give them names: NAME=FILE.")
     systems = {
-        name: evaluate(table, config, columns=columns, normalisation=how.get(name, normalisation))
+        name: evaluate(table, config, columns=columns, normalisation=how.get(name, ""))
         for name, table in {**tables, **rest}.items()
     }
     own = scores_of(whole, config, columns=columns)[1]

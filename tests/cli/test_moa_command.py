@@ -11,10 +11,10 @@ import pytest
 
 from protloc_jax.cli.main import main
 from protloc_jax.data import read as records_file
-from protloc_jax.eval import features
+from protloc_jax.eval import corrections, features
 from protloc_jax.eval.embed import data_facts, metadata
 from protloc_jax.eval.features import FeatureTable
-from protloc_jax.eval.moa.evaluation import joined_tables
+from protloc_jax.eval.moa.evaluation import MoaConfig, evaluate, joined_tables
 
 QUICK = ["--set", "resamples=100", "--set", "null_size=200"]
 SCREEN = "--n-compounds 24 --doses 2 --replicates 2 --sites 1 --batches 2 --size 48 --quiet"
@@ -85,6 +85,26 @@ def test_unlabelled_treatments_and_a_convention(screen, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert {row["query"].split("@")[0] for row in rows} >= {first}
     assert first not in {row["reference_compound"] for row in rows}
+
+
+def test_corrections_hold_out_the_controls_that_score(screen, tmp_path, capsys):
+    out = tmp_path / "moa.json"
+    words = ["--steps", "standardise+sphere:1", "--controls", "well_type=negative_control", "--out", str(out), *QUICK]
+    tables = [str(screen / "dna.h5ad"), str(screen / "actin.h5ad")]
+    assert main(["moa", *tables, *words]) == 0
+    assert "NOT HELD OUT" in capsys.readouterr().out
+    whole = json.loads(out.read_text())["systems"]["all"]
+    assert whole["normalisation"].startswith("standardise") and "sphere" in whole["normalisation"]
+    assert main(["moa", *tables, *words, "--share", "0.5"]) == 0
+    assert "12 control wells held out of the fit are the negatives; 12 were fitted on" in capsys.readouterr().out
+    # The same by hand: each channel corrected by itself before they are joined.
+    parts = []
+    for file in tables:
+        table = features.read(file)
+        controls = (table.obs["well_type"] == "negative_control").to_numpy()
+        parts.append(corrections.fit("standardise+sphere:1", table, controls, share=0.5).apply(table))
+    own = evaluate(joined_tables(dict(enumerate(parts))), MoaConfig(resamples=100, null_size=200))
+    assert own == json.loads(out.read_text())["systems"]["all"]
 
 
 def test_mistakes_are_named(screen, capsys):

@@ -65,6 +65,7 @@ def place(tmp_path_factory):
     table = pd.DataFrame({"id": [f"f{i}" for i in range(N)], "compound": [f"c{i % 3}" for i in range(N)]})
     table["well_type"] = ["negative_control" if i % 3 == 0 else "treatment" for i in range(N)]
     table["batch"] = [f"week{i // 3 % 2}" for i in range(N)]
+    table["labels"] = [(f"m{i % 2}",) for i in range(N)]
     records.write(place / "records", manifests.make(table, CHANNELS), picture, workers=0)
     named = {}
     for seed, network in enumerate(("student", "teacher")):
@@ -130,6 +131,23 @@ def test_the_config_runs_on_its_channel_and_is_embedded_as_it_was_trained(place,
     other = tmp_path / "other.parquet"
     assert main([*words, "--out", str(other), "--plan", "slots:tubulin=actin"]) == 0
     assert np.abs(read_features(other).x - features).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_an_adversary_and_a_periodic_knn_through_the_plan(place, tmp_path, capsys):
+    folder, _ = place
+    where = [f"init.weights={folder / 'weights'}", f"data.records={folder / 'records'}", f"run.out={tmp_path / 'run'}"]
+    own = [word for word in SMALL if word.startswith("method.")]
+    recipe = load_file(CONFIG, Experiment).method
+    own += [f"method.{key}={getattr(recipe, key)}" for key in ("norm_last_layer", "student_temp", "momentum")]
+    more = ["method.name=dino_adversary", *own, "data.channels=actin", "run.eval_every=2"]
+    assert main(["pretrain", "--config", CONFIG, *SMALL, *where, *more]) == 0
+    said = capsys.readouterr()
+    assert "8 of 24 training images are controls (well_type=negative_control)" in said.out + said.err
+    assert "classes of their own in the weak label 'compound': c0" in said.out + said.err
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["adversary_loss"]) for line in lines if line["kind"] == "train")
+    assert any("knn_leave_one_out_macro_f1" in line for line in lines)
 
 
 def test_both_networks_begin_with_their_own_heads(place):

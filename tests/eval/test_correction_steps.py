@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from protloc_jax.config import ConfigError
@@ -68,3 +71,10 @@ def test_every_mistake_is_named_with_the_nearest():
             parse(text + "+" if text == "whiten:" else text)
     with pytest.raises(ConfigError, match="ddof"):
         parse("standardise:ddof=2")
+
+
+def test_corrections_run_where_jax_is_not_loaded():
+    code = (
+        "import sys, protloc_jax.eval.corrections.comparison, protloc_jax.cli.correct; sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -143,6 +143,12 @@ def test_a_correction_is_seen_to_mix_batches():
         assert sign * (new[key]["found"] - old[key]["found"]) > 0, key
     assert new["batch_mixing"]["found"] > 0.8
     every = compare({"before": before, "after": after}, batch="batch", label="moa")
+    assert every["labels_in_one_batch"] == []
+    first = np.arange(480) < 6
+    own = FeatureTable(before.x, before.obs.assign(moa=np.where(first, "rare", before.obs["moa"])))
+    assert compare({"a": own}, batch="batch", label="moa")["labels_in_one_batch"] == []
+    own = FeatureTable(before.x, before.obs.assign(moa=np.where(first & (plate < 3), "rare", before.obs["moa"])))
+    assert compare({"a": own}, batch="batch", label="moa")["labels_in_one_batch"] == ["rare"]
     assert every["rows"] == 480 - after.obs[FITTED_ON].sum() == 480 - every["rows_left_out_as_fitted_on"]
     assert every["tables"]["before"]["batch_accuracy"]["chance"] == 0.5
 

@@ -76,7 +76,7 @@ def test_what_cannot_be_judged_is_said():
     obs.loc[obs["compound"] == "bare", "concentration"] = np.nan
     found = dose_responses(FeatureTable(table.x, obs))
     (one,) = found["compounds"]
-    assert one["hill"] == {"failed": "3 doses, 4 are needed"}
+    assert one["hill"] == {"failed": "4 doses are needed, there are 3"}
     assert len(found["left_out"]) == 3 and found["left_out"][0]["reason"] == "no compound or dose"
     assert found["notes"][0].startswith("NOT HELD OUT")
     assert found["notes"][1].startswith("Doses of more than 1 wells")

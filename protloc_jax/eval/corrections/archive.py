@@ -32,7 +32,7 @@ def write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     """Write header and arrays, whole or not at all; the same content gives the same bytes."""
     text = json.dumps({**header, "sha256": content_digest(header, arrays)}, sort_keys=True).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{HEADER: np.frombuffer(text, np.uint8), **arrays})
+    np.savez(buffer, **{HEADER: np.frombuffer(text, np.uint8), **arrays})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
 
@@ -57,7 +57,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if now != written:
             raise ValueError(f"its content was changed after writing (SHA-256 {now[:16]}, written {written[:16]}).")
         return {**header, "sha256": written}, found
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path}: not a usable file of a correction: {error}") from error
 
 

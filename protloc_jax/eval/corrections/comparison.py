@@ -85,6 +85,7 @@ def compare(
         "rows_left_out_as_fitted_on": int((kept & fitted).sum()),
         "batches": len(set(batches)),
         "labels": len(set(labels) - {""}),
+        "labels_in_one_batch": [n for n in sorted(set(labels) - {""}) if len(set(batches[labels == n])) == 1],
         "neighbours": k,
         "perplexity": PERPLEXITY,
         "wells_apart": wells is not None,

@@ -79,7 +79,8 @@ class Correction:
         """The table corrected, float32, with column `fitted_on` and the correction in its provenance.
 
         controls  rows [N] bool that are controls of this table. A step by plate or batch is then fitted for groups that
-                  it does not know on the table's own controls (in all that comes before and after, nothing moves)
+                  it does not know on the table's own controls, or the share of their wells that was taken for the
+                  fit; all other steps stay as they were fitted
         refit     "new": groups that are known keep what was fitted; "all": every group of the table is fitted anew
         `fitted_on` is true for rows that are, bit for bit, those the correction was fitted on as controls, and for
         controls used here. Such rows do not score the result. Raises ValueError for features that are others, and for
@@ -89,6 +90,8 @@ class Correction:
             raise ValueError(f"refit='{refit}': not one of new, all.{nearest(refit, get_args(Refit))}")
         self.check(table)
         mask = None if controls is None else checked_controls(table, controls)
+        if mask is not None:
+            mask = share_of(table.obs, mask, float(self.about["share"]), seed=int(self.about["seed"]))
         keys = group_texts(table.obs, (step.by for step in self.parts))
         fresh = self._fresh(keys, mask, refit)
         blocks, used = [], np.zeros(len(table.x), bool)
@@ -106,7 +109,7 @@ class Correction:
                         notes += [note for note in more.notes if note not in notes]
                     x = step.apply(fitted, x, groups)
                 blocks.append(x)
-        refitted = {f"{step.by}": new for step, new in zip(self.parts, fresh, strict=True) if new}
+        refitted = {step.by: new for step, new in zip(self.parts, fresh, strict=True) if new}
         marked = np.isin(row_digests(table.x), self.rows) | used
         return self._described(table, np.concatenate(blocks, axis=1), marked, refitted, notes)
 
@@ -206,8 +209,9 @@ def fit(
             per-channel), 1 where it names none
     share   of the control wells of each plate, the rest held out for scores (`share_of`, with `seed`)
     words   what the controls are, for the record
-    Rows are put in an order of their own first, so that the table's does not matter. Raises ValueError for columns that
-    are not there, for groups without controls (all of them), and for what a step says.
+    Rows are put in an order of their own first, so that the table's does not matter; missing values cannot be among
+    them (`FeatureTable` refuses them). Raises ValueError for columns that are not there, for groups without controls
+    (all of them), and for what a step says.
     """
     steps = parse(steps) if isinstance(steps, str) else tuple(steps)
     parts = expanded(steps)
@@ -274,8 +278,8 @@ def load(path: str | Path) -> Correction:
             chains,
             int(header["width"]),
             tuple(header["names"]),
-            header["features"],
-            header["about"],
+            dict(header["features"]),
+            {**header["about"], "share": float(header["about"]["share"]), "seed": int(header["about"]["seed"])},
             arrays["rows"],
         )
         _try_out(found)

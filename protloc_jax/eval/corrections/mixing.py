@@ -39,8 +39,10 @@ def nearest_rows(unit: np.ndarray, k: int, *, apart: np.ndarray | None = None) -
         rows = slice(start, start + _BLOCK)
         squared = 2 - 2 * unit[rows] @ unit.T
         squared[names[rows][:, None] == names] = np.inf
-        near = np.argsort(squared, axis=1, kind="stable")[:, :k]
+        near = np.sort(np.argpartition(squared, k - 1, axis=1)[:, :k], axis=1)
         distance = np.take_along_axis(squared, near, axis=1)
+        order = np.argsort(distance, axis=1, kind="stable")
+        near, distance = np.take_along_axis(near, order, axis=1), np.take_along_axis(distance, order, axis=1)
         found[rows], far[rows] = np.where(np.isfinite(distance), near, -1), np.sqrt(np.maximum(distance, 0.0))
     return found, far
 

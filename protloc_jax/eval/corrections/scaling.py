@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protloc_jax.config import opt
+from protloc_jax.data.manifest import capped
 from protloc_jax.eval.corrections.fitted import Fitted, On, by_group, check_counts
 from protloc_jax.eval.corrections.spread import mean_and_sd, median_and_mad
 
@@ -24,12 +25,10 @@ class _Scaling:
         found = by_group(groups)
         check_counts(found, least=least, why=words)
         centre, spread = (np.stack(part) for part in zip(*(measure(x[rows]) for _, rows in found), strict=True))
-        flat = (spread == 0).sum(axis=1)
-        notes = tuple(
-            f"{words}: {count} of {x.shape[1]} features do not vary in {name or 'the rows fitted on'} and are set to 0"
-            for (name, _), count in zip(found, flat, strict=True)
-            if count
-        )
+        flat = [(name, int(count)) for (name, _), count in zip(found, (spread == 0).sum(axis=1), strict=True) if count]
+        shown = capped([f"{name} {count}" if name else str(count) for name, count in flat])
+        still = f"{words}: of {x.shape[1]} features those that do not vary in the rows fitted on are set to 0: {shown}"
+        notes = (still,) if flat else ()
         names, counts = tuple(name for name, _ in found), tuple(len(rows) for _, rows in found)
         return Fitted({"centre": centre, "spread": spread}, names, counts, notes)
 

@@ -168,7 +168,7 @@ def _text(step: Any) -> str:
         if isinstance(step, entry.cls) and all(getattr(step, k) == v for k, v in entry.sets.items()):
             defaults = {f.name: f.default for f in dataclasses.fields(entry.cls)}
             given = {k: getattr(step, name) for k, name in _keys(word).items() if getattr(step, name) != defaults[name]}
-            said = [str(v) if k == entry.first else f"{k}={_number(v)}" for k, v in _first(given, entry.first)]
+            said = [_number(v) if k == entry.first else f"{k}={_number(v)}" for k, v in _first(given, entry.first)]
             return f"{word}:{','.join(said)}" if said else word
     raise ValueError(f"{step!r} is no step that a text can name.")
 
@@ -178,4 +178,7 @@ def _first(given: dict[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 def _number(value: Any) -> str:
-    return repr(value).replace("+", "") if isinstance(value, float) else str(value)
+    """A value as text; no '+', which joins steps."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).replace("+", "")

@@ -78,7 +78,7 @@ def hill_fit(dose: Any, distance: Any, *, bottom: float) -> dict[str, Any]:
     """
     dose, distance = np.asarray(dose, np.float64), np.asarray(distance, np.float64)
     if len(dose) < LEAST_DOSES:
-        return {"failed": f"{len(dose)} doses, {LEAST_DOSES} are needed"}
+        return {"failed": f"{LEAST_DOSES} doses are needed, there are {len(dose)}"}
     rise = float(distance.max() - bottom)
     if rise <= 0 or np.ptp(distance) == 0:
         return {"failed": "no dose is farther than untreated cells"}

@@ -109,9 +109,12 @@ def joined_tables(tables: Mapping[str, FeatureTable], *, columns: Columns | None
 
 
 def evaluate(
-    table: FeatureTable, config: MoaConfig | None = None, *, columns: Columns | None = None, normalisation: str = "none"
+    table: FeatureTable, config: MoaConfig | None = None, *, columns: Columns | None = None, normalisation: str = ""
 ) -> dict[str, Any]:
-    """Every score of one table, as this file's docstring lists them."""
+    """Every score of one table, as this file's docstring lists them.
+
+    normalisation  in words; where not given, the corrections that the table's provenance names
+    """
     config, columns = config or MoaConfig(), columns or Columns()
     treatments, scores = scores_of(table, config, columns=columns)
     how = {"resamples": config.resamples, "level": config.level, "seed": config.seed}
@@ -143,12 +146,18 @@ def evaluate(
         },
         "convention": config.convention,
         "aggregation": about["aggregation"],
-        "normalisation": normalisation,
+        "normalisation": normalisation or normalisation_of(table),
         "left_out": {**about["left_out_rows"], "without_a_group": about["left_out_of_aggregation"]},
         "metrics": {name: score.as_dict(**how) for name, score in scores.items()},
         "map": retrieved,
         "synthetic": synthetic_source(table),
     }
+
+
+def normalisation_of(table: FeatureTable) -> str:
+    """The corrections that a table went through, one after the other, as its provenance names them; or "none"."""
+    made = [f"{one['steps']}{f' in {n} blocks' if (n := one.get('blocks', 1)) > 1 else ''}" for one in _steps(table)]
+    return ", then ".join(made) or "none"
 
 
 def synthetic_source(table: FeatureTable) -> str:
@@ -184,6 +193,11 @@ def differences(
             own = first[name].minus(second[name], resamples=config.resamples, level=config.level, seed=config.seed)
             found[name] = {**own.interval.as_dict(), "p_value": own.p_value, "over": "compounds, neighbours fixed"}
     return found
+
+
+def _steps(table: FeatureTable) -> list[Mapping[str, Any]]:
+    found = table.uns.get("corrections", [])
+    return [one for one in found if isinstance(one, Mapping) and "steps" in one] if isinstance(found, list) else []
 
 
 def _fitted(table: FeatureTable) -> np.ndarray:
