@@ -67,7 +67,7 @@ def panel(
             )
     if problems:
         raise ValueError(f"attention panel: {' '.join(problems)}")
-    titles = [textwrap.fill(name, _WRAP, break_on_hyphens=False) for name in names]
+    titles = [textwrap.fill(name, _WRAP, break_long_words=False) for name in names]
     return plots.image_grid(
         [grey, *rows], row_names=[channel, *arms], column_names=titles, cell=cell_for(images.shape[1:3]), note=note
     )

@@ -156,3 +156,10 @@ def test_a_real_config_names_only_what_is_there():
         assert (ROOT / model.config).is_file()
     with pytest.raises(ConfigError, match="reference: no 'dyno'"):
         load_file(ROOT / "configs/study_ws_dino.py", WsDinoStudy, ["reference=dyno"])
+
+
+def test_a_model_whose_config_begins_with_weights_of_its_own_is_refused(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    words = ["models.joint.config=configs/ws_dino_bbbc021.py", "models.each.init=configs", "embed="]
+    assert main(words_of(tmp_path, *words)) == 2
+    assert "models.joint.init: configs/ws_dino_bbbc021.py begins with runs/imagenet-s8" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from protloc_jax.config import load_file
 from protloc_jax.data import info as record_info
 from protloc_jax.data import split_file
 from protloc_jax.data.manifest import read as read_manifest
@@ -18,6 +19,11 @@ from protloc_jax.studies.ws_dino.config import Arm, Model, WsDinoStudy, arms_of,
 from protloc_jax.studies.ws_dino.folds import ALL, fold_names, split_of, trained_part
 from protloc_jax.studies.ws_dino.profiles import check_screen, profiling_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, read_meta, steps_in
+from protloc_jax.train.experiment import Experiment
+
+
+# What a config that begins with weights must be told to begin with none.
+NO_WEIGHTS = {"weights": "", "head": "new", "which": "teacher", "plan": "", "freeze_backbone_epochs": "0"}
 
 
 class Cell(NamedTuple):
@@ -55,7 +61,10 @@ class Inputs(NamedTuple):
 
 
 def refuse_missing(study: WsDinoStudy) -> None:
-    """Raise FileNotFoundError for every folder, file and config that the study names and that is not there."""
+    """Raise FileNotFoundError for every folder, file and config that the study names and that is not there.
+
+    ValueError for models whose config begins with weights of its own: it must be seen what a run begins with.
+    """
     named = {f"screens.{n}.{key}": getattr(s, key) for n, s in study.screens.items() for key in ("records", "raw")}
     named |= {f"models.{n}.{key}": getattr(m, key) for n, m in study.models.items() for key in ("config", "init")}
     named["runs"] = study.runs
@@ -63,6 +72,12 @@ def refuse_missing(study: WsDinoStudy) -> None:
     if lacking:
         listed = "\n  ".join(lacking)
         raise FileNotFoundError(f"{len(lacking)} of the study's inputs do not exist:\n  {listed}")
+    begins = {n: load_file(m.config, Experiment).init.weights for n, m in study.models.items() if not m.init}
+    own = [
+        f"models.{name}.init: {study.models[name].config} begins with {path}." for name, path in begins.items() if path
+    ]
+    if own:
+        raise ValueError("\n  ".join(["the weights that a model begins with stand in the study's config:", *own]))
 
 
 def prepare(study: WsDinoStudy, shop: Workshop) -> Inputs:
@@ -217,7 +232,8 @@ def _beginning(inputs: Inputs, cell: Cell, arm: Arm, model: Model, channel: str)
     options = [text.replace("{channel}", channel) for text in (*model.options, *arm.options)]
     if arm.kind == "untrained":
         fresh = [text for text in options if not text.startswith("init.")]
-        return [*fresh, "optim.steps=1", "optim.warmup_epochs=0", "run.checkpoint_every=0"]
+        nothing = [f"init.{key}={value}" for key, value in NO_WEIGHTS.items()]
+        return [*fresh, *nothing, "optim.steps=1", "optim.warmup_epochs=0", "run.checkpoint_every=0"]
     begins: list[Word] = [("init.weights=", inputs.init[cell.model])] if model.init else []
     return [*begins, *options]
 

@@ -131,7 +131,8 @@ def corrections(page: Report, results: Mapping[str, Any]) -> None:
         if mixing:
             page.table(
                 mixing,
-                caption=f"{screen['title']}: batches against biology. {results['facts']['mixing_words']}",
+                caption=f"{screen['title']}: batches against biology in the features of {_shown(results, name)}. "
+                f"{results['facts']['mixing_words']}",
             )
 
 
@@ -230,6 +231,13 @@ def add_figure(page: Report, png: bytes | None, caption: str) -> None:
     """A figure, where there is one."""
     if png is not None:
         page.figure(png, caption=caption)
+
+
+def _shown(results: Mapping[str, Any], screen: str) -> str:
+    """The arm and model that a screen's pictures show, in words."""
+    shown, config = results["facts"]["shown"][screen], results["config"]
+    names = ((config[part][shown[key]]["title"], shown[key]) for part, key in (("arms", "arm"), ("models", "model")))
+    return ", ".join(title or name for title, name in names)
 
 
 def _of_screen(rows: Sequence[Mapping[str, Any]], screen: str) -> list[dict[str, Any]]:
