@@ -21,7 +21,6 @@ from protloc_jax.studies.ws_dino.profiles import check_screen, profiling_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, read_meta, steps_in
 from protloc_jax.train.experiment import Experiment
 
-
 # What a config that begins with weights must be told to begin with none.
 NO_WEIGHTS = {"weights": "", "head": "new", "which": "teacher", "plan": "", "freeze_backbone_epochs": "0"}
 
