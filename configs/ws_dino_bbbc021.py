@@ -7,8 +7,8 @@
     done
 
 The recipe of Cross-Zamirski et al. 2022 (arXiv:2209.07819), as its released code has it; the paper's own text on method
-was not available. Its training images are the 2,528 annotated treated fields: give them as a split (data.split_file,
-data.split_name), DMSO not in it. Each run reads one channel, repeated into the three slots of the weights
+was not available. Its training images are the 2,528 annotated treated fields: the records' part `train`, DMSO not in
+it. Each run reads one channel, repeated into the three slots of the weights
 (init.plan=replicate), and `protloc embed` reads its records the same way. The records are clipped and scaled to the
 full range already, so views take them as they are, in [0, 1]. Plain DINO, the published baseline, is the same with
 data.weak_label= data.partner_pool=others data.balance= (and 32 distinct images a step: optim.batch=32).

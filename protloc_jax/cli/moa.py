@@ -37,7 +37,8 @@ def add_parser(subparsers) -> None:
         default="ws_dino",
         metavar="NAME",
         help="a treatment on plates of several batches: ws_dino (all its wells, median batch; default), joined (all, a "
-        "batch of its own), dose_series (without positive-control wells)",
+        "batch of its own), dose_series (without positive-control wells), per_batch (crossed designs: a treatment in "
+        "each of its batches)",
     )
     parser.add_argument("--steps", default="", metavar="STEPS", help="correct each table first, e.g. 'whiten:0'")
     parser.add_argument(

@@ -134,7 +134,7 @@ def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Me
         for words in begins.words:
             console.line(f"initial        {words}")
         for note in (*loader.notes, *notes):
-            console.warn(note)
+            console.line(f"note           {note}")
         if experiment.data.verify == "open":
             console.line(f"verify         {size_text(loader.info.bytes)} are compared with their digests before step 1")
         if evaluate is not None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from protloc_jax.data.read import Records
 from protloc_jax.eval.features import FeatureTable
-from protloc_jax.eval.moa.columns import Columns, treatments
+from protloc_jax.eval.moa.columns import Columns
 from protloc_jax.eval.moa.references import References
+from protloc_jax.eval.moa.treatments import asked_names
 from protloc_jax.report import plots
 from protloc_jax.report.dose_plots import dose_panels
 from protloc_jax.report.html import Report
@@ -24,12 +25,12 @@ def examples(found: References, table: FeatureTable, *, columns: Columns | None 
 
     Treatments of which `table` has no image are left out.
     """
-    own = treatments(table.obs, columns or Columns())
     x = np.asarray(table.x, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
     ids = table.obs["id"].astype(str).to_numpy()
     chosen: dict[str, str] = {}
     for side in (found.queries, found.reference):
+        own = asked_names(table.obs, columns or Columns(), side.about["convention"])
         for name, profile in zip(side.names, side.profiles, strict=True):
             rows = np.flatnonzero(own == name)
             if len(rows) and name not in chosen:

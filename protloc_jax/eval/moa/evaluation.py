@@ -40,7 +40,7 @@ class MoaConfig:
     """How a screen is scored."""
 
     aggregation: str = opt("ws_dino", "from images to treatments: a name, or levels 'plate,treatment:mean > ...'")
-    convention: Literal["ws_dino", "joined", "dose_series"] = opt(
+    convention: Literal["ws_dino", "joined", "dose_series", "per_batch"] = opt(
         "ws_dino", "wells and batch of a treatment that stands in several batches"
     )
     wells: bool = opt(False, "also ask every well")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from protloc_jax.config import nearest
 from protloc_jax.eval.features import FeatureTable
@@ -106,8 +107,8 @@ def treatments_of(
         )
     labelled, columns, about = _labelled(table, convention, columns or Columns(), which)
     if convention == "per_batch":
-        within = texts(labelled.obs[TREATMENT]) + _WITHIN + texts(labelled.obs[columns.batch])
-        labelled = replace(labelled, obs=labelled.obs.assign(**{TREATMENT: within}))
+        asked = asked_names(labelled.obs, columns, convention)
+        labelled = replace(labelled, obs=labelled.obs.assign(**{TREATMENT: asked}))
     result = aggregated(labelled, aggregation, columns=columns)
     batch = _batches(table, labelled, convention, columns)
     names = tuple(result.obs[TREATMENT])
@@ -126,6 +127,12 @@ def treatments_of(
             "left_out_of_aggregation": result.uns["aggregation"]["left_out"],
         },
     )
+
+
+def asked_names(obs: pd.DataFrame, columns: Columns, convention: Convention) -> np.ndarray:
+    """What the treatment of every row is called under a convention, [N] text."""
+    names = texts(treatments(obs, columns))
+    return names + _WITHIN + texts(obs[columns.batch]) if convention == "per_batch" else names
 
 
 def wells_of(table: FeatureTable, *, convention: Convention = "ws_dino", columns: Columns | None = None) -> Treatments:
