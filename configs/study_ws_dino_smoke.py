@@ -8,8 +8,9 @@
     protloc study ws-dino --config configs/study_ws_dino_smoke.py
 
 Budget: meant for ten minutes on two CPU cores; not measured on an idle machine. Synthetic images and backbones of two
-blocks that train for 20 steps: no number here means anything, and the upper bound's control may fail. The backbone of the second and third command stands in for the ImageNet weights to begin with: it has
-three slots, and each channel's model gets its channel in all of them.
+blocks that train for 20 steps: no number here means anything, and the upper bound's control may fail. The backbone of
+the second and third command stands in for the ImageNet weights to begin with: it has three slots, and each channel's
+model gets its channel in all of them.
 """
 
 from protloc_jax.config import to_config_dict
