@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from bbbc021_tables import FOLDER, needs_tables
 from small_bbbc021 import COLUMNS, MOA, WELLS, lines, write
 
 from protloc_jax.channels import Channel, ChannelSet
@@ -18,8 +18,6 @@ from protloc_jax.datasets.bbbc021 import Bbbc021Config, chosen, manifest_row, un
 from protloc_jax.datasets.bbbc021_report import summary, treatments
 from protloc_jax.datasets.bbbc021_tables import read_compound_table, read_image_table, read_moa_table
 from protloc_jax.datasets.problems import DatasetError
-
-REAL = Path(os.environ.get("PROTLOC_DATA", "")) / "bbbc021"
 
 
 def tables(folder: Path, rows: list[str] | None = None, moa: str = MOA):
@@ -163,11 +161,10 @@ def test_treatments_are_counted(tmp_path):
 
 @pytest.fixture(scope="module")
 def real():
-    if "PROTLOC_DATA" not in os.environ or not (REAL / "BBBC021_v1_image.csv.gz").exists():
-        pytest.skip("PROTLOC_DATA names no folder in which bbbc021 holds the published tables")
-    return read_image_table(REAL / "BBBC021_v1_image.csv.gz"), read_moa_table(REAL / "BBBC021_v1_moa.csv")
+    return read_image_table(FOLDER / "BBBC021_v1_image.csv.gz"), read_moa_table(FOLDER / "BBBC021_v1_moa.csv")
 
 
+@needs_tables
 def test_real_tables_have_the_published_counts(real):
     fields, known = real
     assert len(fields) == 13_200 and len(known.moa) == 104
@@ -188,11 +185,12 @@ def test_real_tables_have_the_published_counts(real):
     assert len(taxol) == 3
 
 
+@needs_tables
 def test_real_treatments_are_those_of_the_reference(real):
     fields, known = real
     manifest = manifest_of(chosen(fields, known, "annotated", []), known)
     found = treatments(manifest)
-    wanted = pd.read_csv(REAL / "treatments_103.csv")
+    wanted = pd.read_csv(FOLDER / "treatments_103.csv")
     keys = ["compound", "concentration"]
     both = wanted.merge(found, on=keys, validate="one_to_one")
     assert len(both) == len(found) == len(wanted) == 103
@@ -207,6 +205,7 @@ def test_real_treatments_are_those_of_the_reference(real):
     assert Counter(manifest.table["split"]) == {"train": 2528, "val": 1320}
 
 
+@needs_tables
 def test_real_compounds_are_left_out_with_every_mechanism_still_trained(real):
     fields, known = real
     manifest = manifest_of(chosen(fields, known, "annotated", []), known)

@@ -5,12 +5,10 @@ The table is Ljosa et al. (2013), 302 treated and 330 DMSO wells; the scores are
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from bbbc021_tables import ljosa, needs_tables
 
 from protloc_jax.eval.corrections import fit
 from protloc_jax.eval.features import FeatureTable
@@ -35,24 +33,10 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def wells():
-    folder = os.environ.get("PROTLOC_DATA")
-    if not folder:
-        pytest.skip("PROTLOC_DATA names no folder with real data")
-    folder = Path(folder).parent / "reference" / "bbbc021"
-    if not folder.exists():
-        pytest.skip(f"{folder} is not there")
-    place = ["plate", "well"]
-    names = {"Image_Metadata_Plate": "plate", "Image_Metadata_Well": "well", "Image_Metadata_Plate_DAPI": "plate"}
-    names |= {"Image_Metadata_Well_DAPI": "well", "Image_Metadata_Compound": "compound"}
-    names |= {"Image_Metadata_Concentration": "concentration"}
-    profiles = pd.read_csv(folder / "ljosa_jbiomolscreen_2013_per_well_mean.csv.gz").rename(columns=names)
-    fields = pd.read_csv(folder / "BBBC021_v1_image.csv.gz").rename(columns=names).drop_duplicates(place)
-    joined = profiles.merge(fields[[*place, "compound", "concentration"]], on=place)
-    joined = joined.merge(pd.read_csv(folder / "BBBC021_v1_moa.csv"), on=["compound", "concentration"])
-    obs = joined[[*place, "compound", "moa"]].assign(week=joined["plate"].str.split("_").str[0])
-    obs.insert(0, "id", obs["plate"] + "/" + obs["well"])
-    obs["treatment"] = obs["compound"] + " " + joined["concentration"].astype(str)
-    return FeatureTable(joined[list(profiles.columns[2:])].to_numpy(np.float32), obs)
+    table = ljosa()
+    own = table.obs
+    treatment = own["compound"] + " " + own["concentration"].astype(str)
+    return FeatureTable(table.x.astype(np.float32), own.assign(week=own["batch"], treatment=treatment))
 
 
 def scores(table, how):
@@ -75,6 +59,7 @@ def scores(table, how):
     return tuple(found)
 
 
+@needs_tables
 def test_accuracies(wells):
     controls = (wells.obs["compound"] == "DMSO").to_numpy()
     assert (len(controls), controls.sum()) == (632, 330)
@@ -87,6 +72,7 @@ def test_accuracies(wells):
     assert found == ROWS
 
 
+@needs_tables
 def test_whitening_without_lambda_is_refused(wells):
     controls = (wells.obs["compound"] == "DMSO").to_numpy()
     with pytest.raises(ValueError, match=r"330 controls of 516 features have rank 329.*components=329"):
