@@ -76,7 +76,7 @@ def _summary(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
         row[f"chance {_LABELS[key]}"] = score["chance"]
     for key, found in one["map"].items():
         row[f"mAP {key}"] = "-" if "not_scored" in found else f"{found['map']:.3f}{_between(found['interval'])}"
-    row["convention"], row["normalisation"] = one["convention"], one["normalisation"]
+    row["convention"], row["normalisation"] = one["convention"], one["normalisation"].replace("+", " + ")
     largest = one["largest_class"]
     row["largest compound"] = f"{largest['compound']} {100 * largest['share']:.1f} %"
     return row
