@@ -131,7 +131,7 @@ def with_overrides(config: T, overrides: Sequence[str]) -> T:
     """`config` with `dotted.key=value` overrides applied; values are parsed by the field's type.
 
     A section of several kinds (`kinds`) that gets another `name` starts from the defaults of that kind, wherever among
-    the overrides its name stands.
+    the overrides its name stands. Of a kind that extends the one before, the keys that both have keep their values.
     Raises ConfigError listing all malformed items, unknown keys and bad values together.
     """
     config = _of_named_kinds(config, overrides)
@@ -244,14 +244,16 @@ def _sections(known: Sequence[str]) -> list[str]:
 
 
 def _of_named_kinds(config: Any, overrides: Sequence[str]) -> Any:
-    """`config` with each section whose `name` an override changes replaced by that kind's defaults."""
+    """`config` with each section whose `name` an override changes replaced by that kind, see `with_overrides`."""
     given = dict(zip(keys_of(overrides), (item.partition("=")[2].strip() for item in overrides), strict=True))
     changed = {}
     for field, hint in field_types(type(config)).items():
         name = given.get(f"{field}.name")
         # An unknown name stays for the section's own Literal to refuse.
         if name in kinds(hint) and name != getattr(config, field).name:
-            changed[field] = kinds(hint)[name]()
+            old, new = getattr(config, field), kinds(hint)[name]
+            kept = (f.name for f in dataclasses.fields(old) if f.name != "name") if issubclass(new, type(old)) else ()
+            changed[field] = new(**{key: getattr(old, key) for key in kept})
     return dataclasses.replace(config, **changed) if changed else config
 
 

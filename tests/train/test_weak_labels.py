@@ -38,3 +38,10 @@ def test_partners_that_nobody_would_see_are_refused(overrides, reason):
 def test_two_images_side_by_side_need_no_local_crops():
     experiment = with_overrides(Experiment(), [LABEL, "views.local_from=both", "views.n_local=0"])
     assert experiment.data.weak_label == "compound"
+
+
+def test_an_adversary_keeps_the_settings_of_the_dino_that_it_extends():
+    own = with_overrides(Experiment(), ["method.out_dim=64", "method.centring=sinkhorn"])
+    adversary = with_overrides(own, ["method.name=dino_adversary", "method.nuisance=plate"]).method
+    assert (adversary.name, adversary.out_dim, adversary.centring) == ("dino_adversary", 64, "sinkhorn")
+    assert with_overrides(own, ["method.name=supervised"]).method.name == "supervised"
