@@ -95,7 +95,8 @@ def _baselines(study: WsDinoStudy, inputs: Inputs, shop: Workshop) -> dict[Cell,
     if study.baselines:
         with shop.phase("baselines", len(study.screens)):
             for screen in study.screens:
-                made = baselines.baseline_tables(inputs.records[screen], screen, shop)
+                columns = profiles.profiling_of(study, study.screens[screen]).columns
+                made = baselines.baseline_tables(inputs.records[screen], screen, columns, shop)
                 for name in study.baselines:
                     key = (study.seeds[0], runs.ALL)
                     found[Cell(screen, name, BASELINE, "transductive")] = Features({key: [made[name]]}, {}, None)
