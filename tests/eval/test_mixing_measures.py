@@ -151,6 +151,13 @@ def test_a_correction_is_seen_to_mix_batches():
     assert compare({"a": own}, batch="batch", label="moa")["labels_in_one_batch"] == ["rare"]
     assert every["rows"] == 480 - after.obs[FITTED_ON].sum() == 480 - every["rows_left_out_as_fitted_on"]
     assert every["tables"]["before"]["batch_accuracy"]["chance"] == 0.5
+    # Other tools write the same mark in other words; a word that is neither is no "no".
+    words = after.obs[FITTED_ON].map({True: "Yes", False: "0"})
+    written = FeatureTable(after.x, after.obs.assign(**{FITTED_ON: words}))
+    assert compare({"after": written}, batch="batch", label="moa")["rows"] == every["rows"]
+    unclear = FeatureTable(after.x, after.obs.assign(**{FITTED_ON: "perhaps"}))
+    with pytest.raises(ValueError, match="fitted_on: neither true nor false in rows"):
+        compare({"after": unclear}, batch="batch", label="moa")
 
 
 def test_what_cannot_be_compared_is_refused():

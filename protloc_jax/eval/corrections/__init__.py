@@ -8,7 +8,8 @@
 """
 
 from protloc_jax.eval.corrections.control_rows import controls_of, share_of
-from protloc_jax.eval.corrections.correction import FITTED_ON, Correction, fit, load
+from protloc_jax.eval.corrections.correction import Correction, fit, load
+from protloc_jax.eval.corrections.fitted_rows import FITTED_ON
 from protloc_jax.eval.corrections.steps import parse, text_of
 
 __all__ = ["FITTED_ON", "Correction", "controls_of", "fit", "load", "parse", "share_of", "text_of"]

@@ -14,7 +14,7 @@ from protloc_jax.data.manifest import capped
 from protloc_jax.data.where import rows_where
 from protloc_jax.eval.corrections import mixing
 from protloc_jax.eval.corrections.control_rows import group_texts
-from protloc_jax.eval.corrections.correction import FITTED_ON
+from protloc_jax.eval.corrections.fitted_rows import fitted_rows
 from protloc_jax.eval.corrections.spread import one_thread
 from protloc_jax.eval.features import SOURCE, FeatureTable
 
@@ -59,8 +59,7 @@ def compare(
     kept = rows_where(first.obs, where) if where else np.ones(len(first.x), bool)
     fitted = np.zeros(len(first.x), bool)
     for table in aligned.values():
-        if FITTED_ON in table.obs:
-            fitted |= (table.obs[FITTED_ON].astype(str).str.lower() == "true").to_numpy()
+        fitted |= fitted_rows(table.obs)
     rows = np.flatnonzero(kept & ~fitted)
     if not len(rows):
         raise ValueError(f"no row is left to score: {int((kept & fitted).sum())} were fitted on.")

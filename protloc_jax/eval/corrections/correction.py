@@ -18,13 +18,13 @@ from protloc_jax.eval.corrections import archive
 from protloc_jax.eval.corrections.blocks import block_count, slices
 from protloc_jax.eval.corrections.control_rows import group_texts, row_digests, share_of
 from protloc_jax.eval.corrections.fitted import Fitted, Step, merged
+from protloc_jax.eval.corrections.fitted_rows import FITTED_ON
 from protloc_jax.eval.corrections.spread import one_thread
 from protloc_jax.eval.corrections.steps import expanded, parse, text_of
 from protloc_jax.eval.feature_origin import differences
 from protloc_jax.eval.features import FeatureTable
 
 FORMAT, FORMAT_VERSION = "protloc correction", 1
-FITTED_ON = "fitted_on"
 Refit = Literal["new", "all"]
 
 

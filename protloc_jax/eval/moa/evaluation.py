@@ -24,12 +24,13 @@ from typing import Any, Literal
 import numpy as np
 
 from protloc_jax.config import check_literals, opt
+from protloc_jax.eval.corrections.fitted_rows import FITTED_ON, fitted_rows
 from protloc_jax.eval.features import SOURCE, FeatureTable
 from protloc_jax.eval.moa import aggregate, nearest
 from protloc_jax.eval.moa.average_precision import NULL_SIZE
 from protloc_jax.eval.moa.columns import Columns, some, texts
 from protloc_jax.eval.moa.nearest import MoaScore
-from protloc_jax.eval.moa.retrieval import FITTED, activity, mechanism
+from protloc_jax.eval.moa.retrieval import activity, mechanism
 from protloc_jax.eval.moa.treatments import Treatments, treatments_of, wells_of
 
 SYNTHETIC = "simulated"
@@ -74,7 +75,7 @@ def joined_tables(tables: Mapping[str, FeatureTable], *, columns: Columns | None
     first = tables[names[0]]
     ids = texts(first.obs["id"])
     problems, parts = [], [np.asarray(first.x)]
-    fitted = np.zeros(len(ids), bool) | _fitted(first)
+    fitted = np.zeros(len(ids), bool) | fitted_rows(first.obs)
     for name, table in tables.items():
         own = texts(table.obs["id"])
         values, counts = np.unique(own.astype(str), return_counts=True)
@@ -97,12 +98,12 @@ def joined_tables(tables: Mapping[str, FeatureTable], *, columns: Columns | None
                 if differ.any():
                     problems.append(f"{name} and {names[0]} differ in '{called}': {some(list(ids[differ]))}.")
         parts.append(np.asarray(table.x)[order])
-        fitted |= _fitted(table)[order]
+        fitted |= fitted_rows(table.obs)[order]
     if problems:
         raise ValueError("the tables cannot be put side by side. " + " ".join(problems))
     obs = first.obs.reset_index(drop=True)
-    if any(FITTED in table.obs for table in tables.values()):
-        obs = obs.assign(**{FITTED: fitted})
+    if any(FITTED_ON in table.obs for table in tables.values()):
+        obs = obs.assign(**{FITTED_ON: fitted})
     sources = sorted({str(t.uns[SOURCE]) for t in tables.values() if t.uns.get(SOURCE)})
     uns = {**first.uns, "joined": names, **({SOURCE: "; ".join(sources)} if sources else {})}
     return FeatureTable(np.concatenate(parts, axis=1), obs, uns)
@@ -198,9 +199,3 @@ def differences(
 def _steps(table: FeatureTable) -> list[Mapping[str, Any]]:
     found = table.uns.get("corrections", [])
     return [one for one in found if isinstance(one, Mapping) and "steps" in one] if isinstance(found, list) else []
-
-
-def _fitted(table: FeatureTable) -> np.ndarray:
-    if FITTED not in table.obs:
-        return np.zeros(len(table.obs), bool)
-    return np.isin(np.array([v.lower() for v in texts(table.obs[FITTED])]), ("true", "1", "1.0", "yes"))

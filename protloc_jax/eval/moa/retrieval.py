@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from protloc_jax.eval.corrections.fitted_rows import FITTED_ON, fitted_rows
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.moa.aggregate import Level, aggregated
 from protloc_jax.eval.moa.average_precision import NULL_SIZE, Retrieval, retrieval
-from protloc_jax.eval.moa.columns import Columns, negative_controls, texts
+from protloc_jax.eval.moa.columns import Columns, negative_controls
 from protloc_jax.eval.moa.treatments import Convention, Treatments, wells_of
-
-FITTED = "fitted_on"
-_TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no", "")
 
 
 def activity(
@@ -95,8 +93,10 @@ def control_wells(table: FeatureTable, columns: Columns) -> tuple[FeatureTable, 
     table = FeatureTable(np.asarray(table.x)[rows], table.obs.iloc[rows].reset_index(drop=True), table.uns)
     wells = aggregated(table, (Level((columns.plate, columns.well), "mean"),), columns=columns)
     fitted = fitted_wells(table, wells, columns)
-    if FITTED not in table.obs:
-        said = f"The table has no column '{FITTED}': its {len(fitted)} control wells are taken as held out of any fit."
+    if FITTED_ON not in table.obs:
+        said = (
+            f"The table has no column '{FITTED_ON}': its {len(fitted)} control wells are taken as held out of any fit."
+        )
         return wells, (said,) if _corrected(table.uns) else ()
     if fitted.all():
         return wells, (
@@ -112,22 +112,12 @@ def control_wells(table: FeatureTable, columns: Columns) -> tuple[FeatureTable, 
 
 def fitted_wells(table: FeatureTable, wells: FeatureTable, columns: Columns) -> np.ndarray:
     """Which wells [W] of a table hold a row that a correction was fitted on; none without the column `fitted_on`."""
-    if FITTED not in table.obs:
-        return np.zeros(len(wells.obs), bool)
     place, own = (
         [f"{p}/{w}" for p, w in zip(o[columns.plate], o[columns.well], strict=True)] for o in (table.obs, wells.obs)
     )
-    touched = {p for p, fitted in zip(place, _booleans(table.obs[FITTED], table.obs["id"]), strict=True) if fitted}
+    touched = {p for p, fitted in zip(place, fitted_rows(table.obs), strict=True) if fitted}
     return np.array([p in touched for p in own], bool)
 
 
 def _corrected(uns: Mapping[str, Any]) -> bool:
     return any("correct" in str(key) for key in uns)
-
-
-def _booleans(column: Any, ids: Any) -> np.ndarray:
-    words = np.array([str(v).lower() for v in texts(column)])
-    strange = ~np.isin(words, (*_TRUE, *_FALSE))
-    if strange.any():
-        raise ValueError(f"{FITTED}: neither true nor false in rows {', '.join(map(str, list(ids[strange])[:10]))}.")
-    return np.isin(words, _TRUE)
