@@ -9,7 +9,8 @@ paper_table1  what the paper's table 1 shows. Baseline and masked: only pairs in
 The spread is three standard errors over classes (sample standard deviation / sqrt(classes)). Classes share pairs, so
 it is no confidence interval; it is here to be compared with the published one.
 
-Source: Gupta, Moses & Lu, PMLR 311 (2025) 162, section 3.4, table 1 and supplementary table 2, and its summary notebook.
+Source: Gupta, Moses & Lu, PMLR 311 (2025) 162, section 3.4, table 1, supplementary table 2, and its
+summary notebook.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _ON_THIRD = ("different", "cell_free")
 class ClassMeans(NamedTuple):
     """Means of classes, and of the condition.
 
-    classes (those with a value), accuracy [L] float64, count [L] pairs or triplets behind each;
+    classes (those with a value), accuracy [L] float64, rows [L] pairs or triplets behind each;
     mean of the L values, spread: 3 standard errors over them (NaN for one class);
     dropped: rows whose background is one of the two classes.
     """
 
     classes: tuple[str, ...]
     accuracy: np.ndarray
-    count: np.ndarray
+    rows: np.ndarray
     mean: float
     spread: float
     dropped: int

@@ -68,7 +68,10 @@ def decompose(
     if problems:
         raise ValueError(listed(problems))
     how: dict[str, Any] = {"resamples": resamples, "level": level, "method": method, "seed": seed}
-    found = {t: statistics.paired_difference(*(arrays[c] for c in TERMS[t]), metric, **how) for t in terms}
+    found = {}
+    for t in terms:
+        higher, lower = TERMS[t]
+        found[t] = statistics.paired_difference(arrays[higher], arrays[lower], metric, **how)
     adjusted = statistics.holm([d.p_value for d in found.values()])
     holm = {t: float(p) for t, p in zip(found, adjusted, strict=True)}
     return Decomposition(found, holm, len(next(iter(arrays.values()))))

@@ -1,7 +1,7 @@
 """Does one cell keep its embedding when its background changes? Measures that need no labels.
 
-All take a grid of embeddings [N, K, D]: N cells, each on the same K backgrounds. "The same" may mean the same donor crop
-(then `variance_shares` speaks of that crop) or K donors drawn alike (then of the kind of background).
+All take a grid of embeddings [N, K, D]: N cells, each on the same K backgrounds. "The same" may mean the same donor
+crop (then `variance_shares` speaks of that crop) or K donors drawn alike (then of the kind of background).
 
 Sources: the aim is that of Gupta, Moses & Lu, PMLR 311 (2025) 162, section 5; the worst of K follows the adversarial
 accuracy of Xiao et al., Noise or Signal (arXiv 2006.09994); the measures are ours.
@@ -38,7 +38,7 @@ class Cosines(NamedTuple):
 class VarianceShares(NamedTuple):
     """Shares of the total sum of squares on the grid; cell + background + interaction = 1.
 
-    by_chance: the shares (cell, background, interaction) that pure noise is expected to give: degrees of freedom / total.
+    by_chance: the shares (cell, background, interaction) expected of pure noise: degrees of freedom over their total.
     """
 
     cell: float
@@ -104,9 +104,9 @@ def variance_shares(grid: Any) -> VarianceShares:
         raise ValueError("all embeddings of the grid are equal: there is no variance to explain.")
     cell = k * np.sum(x.mean(axis=1) ** 2)
     background = n * np.sum(x.mean(axis=0) ** 2)
-    freedom = np.array([n - 1, k - 1, (n - 1) * (k - 1)]) / (n * k - 1)
-    shares = (cell / total, background / total, (total - cell - background) / total)
-    return VarianceShares(*map(float, shares), by_chance=tuple(map(float, freedom)))
+    by_chance = tuple(f / (n * k - 1) for f in (n - 1, k - 1, (n - 1) * (k - 1)))
+    left = total - cell - background
+    return VarianceShares(float(cell / total), float(background / total), float(left / total), by_chance)
 
 
 def retrieval(grid: Any, *, candidates: Candidates = "all") -> Retrieval:
@@ -174,7 +174,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / length
 
 
-def _refuse(wrong: np.ndarray, what: str) -> None:
+def _refuse(wrong: Any, what: str) -> None:
     cells = np.flatnonzero(wrong)
     if cells.size:
         raise ValueError(f"cells with {what}: {capped([str(c) for c in cells])}.")

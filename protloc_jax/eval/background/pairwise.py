@@ -110,7 +110,7 @@ class _Task(NamedTuple):
 
 def pairwise_scores(
     rows: ConditionRows,
-    options: SvmOptions = SvmOptions(),  # noqa: B008  (frozen)
+    options: SvmOptions = SvmOptions(),
     *,
     by: By = "pair",
     classes: Sequence[str] = (),
@@ -131,7 +131,7 @@ def pairwise_scores(
     problems, prepared = [], []
     for task in tasks:
         try:
-            prepared.append((task, *_folds(task, options)))
+            prepared.append((task, _folds(task, options)))
         except ValueError as error:
             problems.append(f"{task}: {error}")
     if problems:
@@ -140,7 +140,9 @@ def pairwise_scores(
     with warnings.catch_warnings():
         # Counted in `unconverged`. Set once here: filters belong to the process, not to a thread.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        work = ordered_map(lambda task: _score(*task, options), prepared, workers, at_once=8 * max(1, workers))
+        work = ordered_map(
+            lambda task: _score(task[0], *task[1], options), prepared, workers, at_once=8 * max(1, workers)
+        )
         for done, score in enumerate(work, start=1):
             results.append(score)
             if progress is not None:

@@ -102,7 +102,7 @@ class ConditionScore:
 
 def retrained(
     conditions: Mapping[str, ConditionRows],
-    options: ProtocolOptions = ProtocolOptions(),  # noqa: B008  (frozen)
+    options: ProtocolOptions = ProtocolOptions(),
     *,
     baseline: str = "baseline",
 ) -> dict[str, ConditionScore]:
@@ -143,14 +143,14 @@ def retrained(
 
 def transfer(
     conditions: Mapping[str, ConditionRows],
-    options: ProtocolOptions = ProtocolOptions(),  # noqa: B008  (frozen)
+    options: ProtocolOptions = ProtocolOptions(),
     *,
     baseline: str = "baseline",
 ) -> dict[str, ConditionScore]:
     """Fit on the baseline's training folds, test on every condition's held-out cells: name -> ConditionScore.
 
     Arguments and errors as in `retrained`; also refused are conditions of which `donors="drop"` leaves no row of a
-    class to be tested (nothing dropped but one test row in `folds` remains where donors are drawn over all cells).
+    class to be tested. (Of donors drawn over all cells, one in `folds` lies in its cell's fold; the other rows go.)
     """
     fold, classes = _shared_folds(conditions, options, baseline)
     base = conditions[baseline]
