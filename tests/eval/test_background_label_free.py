@@ -69,7 +69,7 @@ def test_retrieval_equals_a_search_by_hand(candidates):
             expected[n, k] += (best[0] == n) / len(banks)
     found = label_free.retrieval(x, candidates=candidates)
     np.testing.assert_allclose(found.hit, expected)
-    assert 0 < found.accuracy == pytest.approx(expected.mean()) < 1
+    assert found.accuracy == pytest.approx(expected.mean()) and 0 < found.accuracy < 1
     assert found.chance == pytest.approx(3 / 27 if candidates == "all" else 1 / 7)
 
 

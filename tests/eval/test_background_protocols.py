@@ -26,7 +26,7 @@ def conditions(seed=0, proteins=4, cells=6):
     centre, around = rng.normal(size=(3, 6)), rng.normal(size=(3, 6)) * 1.5
 
     def made(background, donor):
-        features = own + centre[label] + around[background]
+        features = own + centre[label] + around[background] + 0.2 * rng.normal(size=(n, 6))
         names = np.array(CLASSES, object)
         return ConditionRows(features, names[label], ids, protein, names[background], donor)
 
@@ -39,26 +39,29 @@ def conditions(seed=0, proteins=4, cells=6):
     return {"baseline": blank, "same": made(label, donors["same"]), "different": made(third, donors["different"])}
 
 
-def fitted(x, y, l2):
+def probabilities(x, y, l2, new):
     mean, scale = x.mean(axis=0), x.std(axis=0)
     model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=2000).fit((x - mean) / scale, y)
-    return lambda new: model.predict((new - mean) / scale)
+    return model.predict_proba((new - mean) / scale)
 
 
 def test_probe_predictions_are_logistic_regressions_on_the_same_folds():
-    given = conditions()
+    given = conditions(9)
     options = protocols.ProtocolOptions(folds=FOLDS, donors="keep")
     moved, anew = protocols.transfer(given, options), protocols.retrained(given, options)
     base = given["baseline"]
     for name, rows in given.items():
         for score, source in ((moved[name], base), (anew[name], rows)):
-            expected = np.empty(len(rows), object)
+            expected = np.empty((len(rows), 3))
             for f in range(FOLDS):
                 train, test = moved["baseline"].fold != f, score.fold == f
                 assert not set(rows.protein[test]) & set(source.protein[train])
-                expected[test] = fitted(source.features[train], source.label[train], options.l2)(rows.features[test])
+                fitted_on = source.features[train], source.label[train]
+                expected[test] = probabilities(*fitted_on, options.l2, rows.features[test])
+            second, first = np.sort(expected, axis=1)[:, 1:].T
+            assert (first - second).min() > 0.004  # the probe's probabilities are right to about .002
+            np.testing.assert_array_equal(score.predicted, expected.argmax(axis=1))
             predicted = np.array(CLASSES, object)[score.predicted]
-            np.testing.assert_array_equal(predicted, expected)
             truth = balanced_accuracy_score(rows.label, predicted)
             assert score.balanced_accuracy == pytest.approx(truth) and score.left_out == score.purged == 0
             assert score.interval(resamples=50).groups == 12
@@ -105,7 +108,7 @@ def test_conditions_that_do_not_fit_the_baseline_are_all_named():
         protocols.retrained(given, baseline="base_line")
     with pytest.raises(ValueError, match=r"(?s)classifier='prob'.*Did you mean 'probe'.*k=0"):
         protocols.ProtocolOptions(classifier="prob", k=0)
-    with pytest.raises(ValueError, match="'proteins': not one of .* Did you mean 'protein'"):
+    with pytest.raises(ValueError, match=r"'proteins': not one of .* Did you mean 'protein'"):
         protocols.ProtocolOptions(group_by=("proteins",))
 
 
