@@ -141,7 +141,7 @@ def pairwise_scores(
         # Counted in `unconverged`. Set once here: filters belong to the process, not to a thread.
         warnings.simplefilter("ignore", ConvergenceWarning)
         work = ordered_map(
-            lambda task: _score(task[0], *task[1], options), prepared, workers, at_once=8 * max(1, workers)
+            lambda task: _score(task[0], task[1], options), prepared, workers, at_once=8 * max(1, workers)
         )
         for done, score in enumerate(work, start=1):
             results.append(score)
@@ -198,7 +198,8 @@ def _folds(task: _Task, options: SvmOptions) -> tuple[list[Fold], int]:
     return [Fold(train, test, 0) for train, test in cut], len(task.rows)
 
 
-def _score(task: _Task, folds: list[Fold], groups: int, options: SvmOptions) -> PairScore:
+def _score(task: _Task, split: tuple[list[Fold], int], options: SvmOptions) -> PairScore:
+    folds, groups = split
     target = np.repeat([0, 1], task.counts)
     features = task.rows.features
     predicted = np.full(len(target), -1)

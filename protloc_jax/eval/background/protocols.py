@@ -221,7 +221,10 @@ def _predict(
     hot = scores.one_hot(target, len(classes))
     if options.classifier == "probe":
         path = fit_probe(x, hot, kind="multinomial", l2=[options.l2], train=masks)
-        each: list[Any] = [path.scores(h, fold=f) for f, h in enumerate(held)]
+        # Filled up to one size, so that one compiled program scores all folds.
+        most = max(len(h) for h in held)
+        filled = [np.pad(h, ((0, most - len(h)), (0, 0))) for h in held]
+        each: list[Any] = [path.scores(h, fold=f)[: len(held[f])] for f, h in enumerate(filled)]
     else:
         each = [knn_scores(x[mask], hot[mask], h, k=options.k) for mask, h in zip(masks, held, strict=True)]
     return [np.asarray(s).argmax(axis=1) for s in each]
