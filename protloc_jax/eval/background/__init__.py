@@ -1,0 +1,1 @@
+"""Background robustness: does the embedding see the cell, or its neighbours?"""
