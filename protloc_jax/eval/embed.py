@@ -216,10 +216,9 @@ def _of_cells(encoder: Encoder, images: Batch, valid: np.ndarray, pooling: str) 
     if not len(good):
         return np.zeros((len(valid), encoder.dim * len(pooling.split("+"))), np.float32), lacking
     # Places that are dropped anyway get a mask that can be encoded, so that every batch has one shape.
-    places = np.arange(len(valid))
-    return _pooled(
-        encoder, images.image, pooling, images.mask[np.where(np.isin(places, good), places, good[0])]
-    ), lacking
+    mask_of = np.full(len(valid), good[0])
+    mask_of[good] = good
+    return _pooled(encoder, images.image, pooling, images.mask[mask_of]), lacking
 
 
 def _pooled(encoder: Encoder, images: np.ndarray, pooling: str, masks: np.ndarray | None = None) -> np.ndarray:

@@ -34,7 +34,9 @@ class CellView:
                done to the image: "masked:0" to 0, "masked:median" to the image's median of pixels without any cell, by
                channel
     Statistics of "self" normalisation are of the whole image that is shown, so that with attend="cell" alone the
-    surroundings still set its scale.
+    surroundings still set its scale. Hidden patches have tokens still: the class token and centre means (of shares that
+    `min_share` does not change) are safe from them where it is 0, the mean of all patches, and with it the vector of a
+    model without a class token, is not.
     """
 
     attend: Attend = "all"
