@@ -30,7 +30,14 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--untrained", action="store_true", help="the same backbone as it was before training")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only images of one split")
-    parser.add_argument("--pooling", choices=("cls", "mean", "cls+mean"), default="cls", help="what a feature is")
+    parser.add_argument(
+        "--pooling",
+        choices=("cls", "mean", "cls+mean", "centre", "cls+centre"),
+        default="cls",
+        help="what a feature is: the class token, the mean patch token, that weighted by how much of each patch the "
+        "cell covers (centre; records need masks), or two of them side by side",
+    )
+    _add_cells(parser)
     parser.add_argument(
         "--plan",
         default="natural",
@@ -64,6 +71,30 @@ def add_parser(subparsers) -> None:
     add_embedding(parser, listed_in="OUT.skipped.csv")
 
 
+def _add_cells(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--attend",
+        choices=("all", "cell"),
+        default="all",
+        help="cell: in every block only patches of the cell's mask may be attended to (and the class token and "
+        "registers); records need masks",
+    )
+    parser.add_argument(
+        "--attend-min-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --attend cell: patches of which the cell covers no more than this are hidden (0: any pixel counts)",
+    )
+    parser.add_argument(
+        "--input",
+        choices=("whole", "masked", "masked:0", "masked:median"),
+        default="whole",
+        help="masked: pixels outside of the cell, other cells too, are 0 (masked:median: the image's median of pixels "
+        "without cells) before the image is normalised; records need masks",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Embed; returns the exit status."""
     from protloc_jax.xla_flags import append_cpu_flags
@@ -74,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.channel_plans import plan_lines, shown, unused
     from protloc_jax.data import read
     from protloc_jax.devices import set_up_compilation_cache
-    from protloc_jax.eval.embed import embed, skipped_file
+    from protloc_jax.eval.embed import embed, left_out, skipped_file
     from protloc_jax.eval.load import load, untrained
     from protloc_jax.eval.planned import planned, plans_of
     from protloc_jax.eval.windows import windows_of
@@ -94,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(plan_lines(plans_of(encoder.config, encoder.slots, channels), encoder.dim)))
             return 0
         encoder = planned(encoder, channels, args.plan)
+        encoder = encoder.for_cells(attend=args.attend, min_share=args.attend_min_share, input=args.input)
         rows = records.manifest.rows(args.split)
         print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
@@ -104,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"not used  {', '.join(left)}")
         elif encoder.config.stem == "channels":
             print(f"tokens    of {len(encoder.channels)} channels: {encoder.channels}")
+        for key, value in encoder.cells.facts(encoder.config).items():
+            print(f"cells     {key.replace('_', ' ')}: {value}")
         if args.windows:
             boxes = windows_of(args.windows, (records.info.height, records.info.width), encoder.config.patch)
             places = "; ".join(box.text for box in boxes)
@@ -127,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=lambda done, _: bar.update(task, completed=done),
             )
     if "left_out" in table.uns:
-        print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(args.out)}")
+        print(f"left out  {left_out(table.uns)}, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0
 

@@ -120,7 +120,7 @@ def _embed(
 ) -> FeatureTable:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from protloc_jax.eval.embed import embed, skipped_file
+    from protloc_jax.eval.embed import embed, left_out, skipped_file
     from protloc_jax.eval.predictions import check_columns
 
     check_columns(_columns(args), ["id", "split", "labels", *records.manifest.group_columns])
@@ -145,7 +145,7 @@ def _embed(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     if "left_out" in table.uns:
-        print(f"left out  {table.uns['left_out']} damaged images, listed in {skipped_file(features)}")
+        print(f"left out  {left_out(table.uns)}, listed in {skipped_file(features)}")
     print(f"wrote     {features}: other heads can predict from it (--features)")
     return table
 

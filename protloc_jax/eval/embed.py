@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pandas as pd
 
 import protloc_jax
 from protloc_jax.config import nearest
+from protloc_jax.data.batch import Batch
 from protloc_jax.data.damage import allowed, named
 from protloc_jax.data.info import RecordsError
 from protloc_jax.data.manifest import listed
@@ -24,10 +25,11 @@ from protloc_jax.data.read import Records
 from protloc_jax.data.sequential import sequential
 from protloc_jax.eval.features import LABEL_SEPARATOR, FeatureTable, known_format
 from protloc_jax.eval.windows import COMBINES, Box, Combine, combined, windows_of
-from protloc_jax.model.encoder import Encoder
+from protloc_jax.model.cell_view import FACTS, centre_mean
+from protloc_jax.model.encoder import POOLINGS, Encoder
 
-POOLINGS = ("cls", "mean", "cls+mean")
 BAD = ("stop", "skip")
+_UNUSABLE = "are damaged or do not show their cell"
 PLAN = "plan.json"
 Progress = Callable[[int, int], None]
 
@@ -49,17 +51,22 @@ def embed(
 ) -> FeatureTable:
     """Encode records (all, or `rows` in that order), write the table to `out` (.h5ad or .parquet) and return it.
 
-    pooling   "cls": the class token; "mean": the mean patch token; "cls+mean": both, concatenated
+    pooling   "cls": the class token; "mean": the mean patch token; "centre": that weighted by how much of each patch
+              the cell of the record's mask covers; "cls+mean", "cls+centre": both, concatenated
     windows   "" = an image is encoded as a whole; else fixed windows of it (see `windows_of`), each encoded at its own
               size and normalised by itself, as training crops are; needs an encoder of images at native size
     combine   how the windows' features become the image's: "mean", "median" or "lower-median", element by element
     part      images a part: a killed run loses at most one, and the same call goes on after the last whole part
     bad       damaged records: "stop" names the first; "skip" leaves their rows out, lists them in `<out>.skipped.csv`
-              and counts them in the provenance (`left_out`). Nothing ever stands in for an image that is embedded
+              and counts them in the provenance (`left_out`). Nothing ever stands in for an image that is embedded.
+              Where masks are needed, the same is done about images whose cell is not in the crop that is encoded:
+              "stop" then names those of a part
     max_bad   largest share of the rows that "skip" may leave out
     progress  called with (images done, images in all)
+    An encoder made by `for_cells` sees each image by its mask; that and centre pooling are of whole crops, not windows.
     Raises ValueError where the encoder's channels are not in the records (naming the nearest), for bad pooling, or
-    where the parts beside `out` belong to other weights, data or settings; RecordsError for damaged records.
+    where the parts beside `out` belong to other weights, data or settings; RecordsError for damaged records and for
+    records without masks where they are needed.
     """
     if bad not in BAD:
         raise ValueError(f"bad='{bad}': not one of {', '.join(BAD)}.{nearest(bad, BAD)}")
@@ -67,6 +74,7 @@ def embed(
         raise ValueError(f"max_bad={max_bad}: must lie in [0, 1).")
     if pooling not in POOLINGS:
         raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
+    masked = _needs_masks(encoder, records, pooling, windows)
     boxes = _boxes(encoder, records, windows, combine)
     out = known_format(out)
     chosen = np.arange(records.n) if rows is None else np.asarray(rows, np.int64)
@@ -87,15 +95,16 @@ def embed(
         files.append(file)
         mine = chosen[start : start + part]
         if not file.is_file():
-            x, found = _encode(encoder, records, mine, pooling, batch, boxes, combine, skip=bad == "skip")
+            x, found = _encode(encoder, records, mine, pooling, batch, boxes, combine, masked, skip=bad == "skip")
             # Before the features, whose presence says that a part is done.
             _write_text(file.with_suffix(".json"), json.dumps(found))
             _write_whole(file, x)
         skipped |= _skipped_in(file)
         most = allowed(max_bad, len(chosen)) if bad == "skip" else 0
         if len(skipped) > most:
+            what = _UNUSABLE if masked else "are damaged"
             raise RecordsError(
-                f"{len(skipped)} of the {len(chosen)} images are damaged, bad={bad} with max_bad={max_bad:g} permits "
+                f"{len(skipped)} of the {len(chosen)} images {what}, bad={bad} with max_bad={max_bad:g} permits "
                 f"{most}.\n  {listed(named(records.shards, records.manifest, skipped))}"
             )
         if progress is not None:
@@ -109,6 +118,13 @@ def embed(
     _list_skipped(skipped_file(out), records, skipped)
     shutil.rmtree(parts)
     return table
+
+
+def left_out(provenance: Mapping[str, Any]) -> str:
+    """In words, how many images a feature table lacks, and what is wrong with them."""
+    by_masks = "centre" in provenance["pooling"] or any(key in provenance for key in FACTS)
+    number = provenance["left_out"]
+    return f"{number} images that {_UNUSABLE}" if by_masks else f"{number} damaged images"
 
 
 def skipped_file(out: str | Path) -> Path:
@@ -146,6 +162,19 @@ def _boxes(encoder: Encoder, records: Records, windows: str, combine: Combine) -
     return windows_of(windows, (records.info.height, records.info.width), encoder.config.patch)
 
 
+def _needs_masks(encoder: Encoder, records: Records, pooling: str, windows: str) -> bool:
+    """Whether images are encoded by their masks. Raises where they have none, or are cut into windows."""
+    wanted = [f"pooling={pooling}"] if "centre" in pooling else []
+    wanted += [f"{key}={value}" for key, value in encoder.cells.facts(encoder.config).items()]
+    if not wanted:
+        return False
+    if not records.info.has_mask:
+        raise RecordsError(f"{records.directory}: these records have no masks, which {', '.join(wanted)} needs.")
+    if windows:
+        raise ValueError(f"windows='{windows}' are parts of fields; {', '.join(wanted)} is of whole single-cell crops.")
+    return True
+
+
 def _encode(
     encoder: Encoder,
     records: Records,
@@ -154,6 +183,7 @@ def _encode(
     batch: int,
     boxes: tuple[Box, ...],
     combine: Combine,
+    masked: bool,
     *,
     skip: bool,
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -161,10 +191,14 @@ def _encode(
     found: list[np.ndarray] = []
     skipped: dict[int, str] = {}
     on_bad = skipped.__setitem__ if skip else None
-    reader = sequential(records, rows, batch, channels=encoder.channels.names, on_bad=on_bad)
+    reader = sequential(records, rows, batch, channels=encoder.channels.names, mask=masked, on_bad=on_bad)
     try:
-        for images, valid in reader:
-            if boxes:
+        for number, (images, valid) in enumerate(reader):
+            if masked:
+                pooled, lacking = _of_cells(encoder, images, valid, pooling)
+                skipped |= {int(rows[number * batch + place]): why for place, why in lacking.items()}
+                valid[list(lacking)] = False
+            elif boxes:
                 pooled = combined([_pooled(encoder, box.of(images.image), pooling) for box in boxes], combine)
             else:
                 pooled = _pooled(encoder, images.image, pooling)
@@ -174,9 +208,24 @@ def _encode(
     return np.concatenate(found), skipped
 
 
-def _pooled(encoder: Encoder, images: np.ndarray, pooling: str) -> np.ndarray:
-    output = encoder.encode(images)
+def _of_cells(encoder: Encoder, images: Batch, valid: np.ndarray, pooling: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Features of images by their masks, and which of the valid ones cannot be encoded so, by place, with why."""
+    problems = encoder.cells.problems(images.mask, encoder.cell_shares(images.mask))
+    lacking = {place: why for place, why in problems.items() if valid[place]}
+    good = np.setdiff1d(np.flatnonzero(valid), list(lacking))
+    if not len(good):
+        return np.zeros((len(valid), encoder.dim * len(pooling.split("+"))), np.float32), lacking
+    # Places that are dropped anyway get a mask that can be encoded, so that every batch has one shape.
+    mask_of = np.full(len(valid), good[0])
+    mask_of[good] = good
+    return _pooled(encoder, images.image, pooling, images.mask[mask_of]), lacking
+
+
+def _pooled(encoder: Encoder, images: np.ndarray, pooling: str, masks: np.ndarray | None = None) -> np.ndarray:
+    output = encoder.encode(images, masks)
     wanted = {"cls": output.cls, "mean": output.patches.mean(axis=1)}
+    if "centre" in pooling and masks is not None:
+        wanted["centre"] = centre_mean(output.patches, encoder.cell_shares(masks))
     return np.concatenate([np.asarray(wanted[p]) for p in pooling.split("+")], axis=1).astype(np.float32)
 
 

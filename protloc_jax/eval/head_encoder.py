@@ -31,7 +31,11 @@ def encoder_for(heads: Heads, weights: str | Path, channels: ChannelSet) -> Enco
             f"the head's features cannot be made again by `protloc embed` ({why}): make them as they were made and "
             "give the table by --features."
         )
-    encoder = _loaded(weights, told["which"], told["image_size"])
+    encoder = _loaded(weights, told["which"], told["image_size"]).for_cells(
+        attend=told.get("attend", "all"),
+        min_share=float(told.get("attend_min_share", 0.0)),
+        input=told.get("input", "whole"),
+    )
     same = {key: told[key] for key in (*_WIRING, "pooling", "layer", "windows", "combine") if key in told}
     heads.check_provenance({**encoder.provenance, **same}, where=str(weights))
     if "weights_sha256" not in told and encoder.provenance["weights"] != told["weights"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from protloc_jax.channels import ChannelPlan, ChannelSet, natural
 from protloc_jax.config import nearest
+from protloc_jax.model.cell_view import FACTS, Attend, CellView, centre_mean, check_masks, only_cell, patch_shares
 from protloc_jax.model.channel_reading import (
     WITHOUT_TOKENS,
     Reading,
@@ -27,7 +28,8 @@ from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import entries
 from protloc_jax.views.prepare import PrepareConfig, prepare
 
-POOLINGS = ("cls", "mean", "cls+mean")
+Pooling = Literal["cls", "mean", "cls+mean", "centre", "cls+centre"]
+POOLINGS = get_args(Pooling)
 
 
 class Encoded(NamedTuple):
@@ -49,6 +51,7 @@ class Encoder:
     um_per_pixel  pixel size of the images trained on, None where unknown
     provenance    what the weights are (digest, run, step, ...); copied into every feature table
     trained_on    channels that `prepare`'s constants are for; empty = `channels`
+    cells         what is seen of single cells by their masks (see `for_cells`); as it is, everything
 
     A model with tokens of every channel (stem "channels") has no slots: without a plan it reads all of `channels` by
     their rows of the vocabulary, and a plan's slots are those rows, of which empty ones give no tokens.
@@ -62,6 +65,7 @@ class Encoder:
     um_per_pixel: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     trained_on: ChannelSet = field(default_factory=lambda: ChannelSet(()))
+    cells: CellView = field(default_factory=CellView)
 
     def __post_init__(self) -> None:
         # Once on the device, or every call would carry the weights over again.
@@ -86,34 +90,45 @@ class Encoder:
         """What a channel plan fills: the vocabulary, or of a model with slots `channels` (before it has a plan)."""
         return self.channels if self.config.stem == "joint" else entries(self.config.channel_names)
 
-    def encode(self, images: np.ndarray | jax.Array) -> Encoded:
+    def encode(self, images: np.ndarray | jax.Array, masks: np.ndarray | jax.Array | None = None) -> Encoded:
         """Encode raw images [B, H, W, C] (uint8, uint16, or floats in [0, 1]), channels as `self.channels`.
 
-        Raises ValueError for another number of channels. One program is compiled for each image shape and kind.
+        `masks` [B, H, W], 1 = the cell, 2 = other cells, 0 = no cell: needed after `for_cells`, else not used. Raises
+        ValueError for another number of channels, and naming the place of every image whose cell is not in it. One
+        program is compiled for each image shape and kind.
         """
-        self._check(images)
-        parts = [_encode(self.config, how, self.params, x, ids) for x, how, ids in self._passes(images)]
+        images, seen, _ = self._shown(images, masks)
+        config = self.cells.network(self.config)
+        parts = [_encode(config, how, self.params, x, ids, seen) for x, how, ids in self._passes(images)]
         if len(parts) == 1:
             return parts[0]
         return Encoded(*(jnp.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
 
     def features(
-        self, images: np.ndarray | jax.Array, *, layers: int = 1, pooling: Literal["cls", "mean", "cls+mean"] = "cls"
+        self,
+        images: np.ndarray | jax.Array,
+        masks: np.ndarray | jax.Array | None = None,
+        *,
+        layers: int = 1,
+        pooling: Pooling = "cls",
     ) -> jax.Array:
         """One vector an image, [B, P * layers * (1 or 2) * D], pooled on the device.
 
         layers   the last so many blocks are concatenated, earliest first, each through the final norm (DINO's probe)
         pooling  "cls": the class token (of a model without one, its own mean vector); "mean": the mean patch token;
-                 "cls+mean": both, in that order, per block
+                 "centre": the mean patch token weighted by the share of each patch that the cell covers, which needs
+                 `masks` (as `encode` takes them); "cls+mean", "cls+centre": both, in that order, per block
         Passes of the channel plan come first in the order of concatenation. Raises ValueError for what does not exist.
         """
-        self._check(images)
         if pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
         if not 1 <= layers <= self.config.shape.depth:
             raise ValueError(f"layers={layers}: the model has {self.config.shape.depth} blocks.")
+        images, seen, shares = self._shown(images, masks, centre="centre" in pooling)
+        config = self.cells.network(self.config)
         made = [
-            _features(self.config, how, layers, pooling, self.params, x, ids) for x, how, ids in self._passes(images)
+            _features(config, how, layers, pooling, self.params, x, ids, seen, shares)
+            for x, how, ids in self._passes(images)
         ]
         return jnp.concatenate(made, axis=-1)
 
@@ -137,6 +152,8 @@ class Encoder:
     def _maps(self, of_pass: Callable[..., jax.Array], images: np.ndarray | jax.Array, by_channel: bool) -> np.ndarray:
         """Maps [..., C, h, w] of every pass side by side on axis 1, summed over C unless `by_channel`."""
         self._check(images)
+        if self.cells.needs_masks:
+            raise ValueError("maps of attention are of whole images; take the encoder as it was before `for_cells`.")
         if not self.config.class_token:
             raise ValueError("the model has no class token, so there is no attention from it to the patches.")
         if by_channel and self.config.stem == "joint":
@@ -176,6 +193,45 @@ class Encoder:
             return self
         return self.with_plan(natural(self.channels, channels), channels)
 
+    def for_cells(
+        self,
+        *,
+        attend: Attend = "all",
+        min_share: float = 0.0,
+        input: Literal["whole", "masked", "masked:0", "masked:median"] = "whole",
+    ) -> Encoder:
+        """The same weights seeing of each image what its mask says (`CellView`; "masked" is "masked:0").
+
+        Where something is hidden, the provenance says so. Raises ConfigError for what does not exist.
+        """
+        cells = CellView(attend, min_share, "masked:0" if input == "masked" else input)
+        before = {key: value for key, value in self.provenance.items() if key not in FACTS}
+        return replace(self, cells=cells, provenance={**before, **cells.facts(self.config)})
+
+    def cell_shares(self, masks: np.ndarray | jax.Array) -> jax.Array:
+        """The share [B, N] of each patch that the cell (1) of masks [B, H, W] covers in the image as it is encoded."""
+        return patch_shares(self.config, self.prepare, masks)
+
+    def _shown(
+        self, images: Any, masks: Any, *, centre: bool = False
+    ) -> tuple[Any, jax.Array | None, jax.Array | None]:
+        """(the images, with their surroundings filled where wanted; patches attended to; the cell's shares of them)."""
+        self._check(images)
+        if masks is not None:
+            check_masks(masks, images)
+        if not (centre or self.cells.needs_masks):
+            return images, None, None
+        if masks is None:
+            wanted = ", ".join([*(f"{k}={v}" for k, v in self.cells.facts(self.config).items()), *["centre"] * centre])
+            raise ValueError(f"images are encoded by their cells ({wanted}): give their masks.")
+        shares = self.cell_shares(masks)
+        problems = self.cells.problems(masks, shares)
+        if problems:
+            raise ValueError("; ".join(f"image {place} of the batch: {why}" for place, why in problems.items()) + ".")
+        if self.cells.input != "whole":
+            images = only_cell(images, masks, self.cells.input)
+        return images, shares > self.cells.min_share if self.cells.attend == "cell" else None, shares
+
     def _passes(self, images: Any) -> list[tuple[Any, PrepareConfig, jax.Array | None]]:
         """Per pass the model's input, how it is prepared, and which rows of the vocabulary its channels have."""
         if self.config.stem == "joint":
@@ -203,8 +259,15 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _encode(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None) -> Encoded:
-    output: Any = Vit(config).apply({"params": params}, prepare(images, how), channel_ids=ids)
+def _encode(
+    config: VitConfig,
+    how: PrepareConfig,
+    params: Any,
+    images: jax.Array,
+    ids: jax.Array | None,
+    seen: jax.Array | None,
+) -> Encoded:
+    output: Any = Vit(config).apply({"params": params}, prepare(images, how), channel_ids=ids, seen=seen)
     return Encoded(output.cls, output.patches)
 
 
@@ -217,12 +280,17 @@ def _features(
     params: Any,
     images: jax.Array,
     ids: jax.Array | None,
+    seen: jax.Array | None,
+    shares: jax.Array | None,
 ) -> jax.Array:
     wanted = tuple(range(-layers, 0)) if layers > 1 else ()
-    output: Any = Vit(config).apply({"params": params}, prepare(images, how), layers=wanted, channel_ids=ids)
+    prepared = prepare(images, how)
+    output: Any = Vit(config).apply({"params": params}, prepared, layers=wanted, channel_ids=ids, seen=seen)
     parts = []
     for cls, patches in output.layers or [(output.cls, output.patches)]:
         pooled = {"cls": cls, "mean": patches.mean(-2)}
+        if shares is not None:
+            pooled["centre"] = centre_mean(patches, shares)
         parts += [pooled[part] for part in pooling.split("+")]
     return jnp.concatenate(parts, axis=-1)
 

@@ -57,6 +57,7 @@ class Vit(nn.Module):
         block_inputs: bool = False,
         channel_ids: ChannelIds | None = None,
         present: jax.Array | None = None,
+        seen: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
@@ -65,6 +66,8 @@ class Vit(nn.Module):
         `block_inputs`: the tokens that enter each block, of which `model.rollout` makes all blocks' weights.
         With stem "channels" alone: `channel_ids` [C], the channels' rows of the vocabulary, for any number of channels;
         `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
+        `seen` bool [..., N]: patches that may be attended to, of all channels at a place alike, at least one an image;
+        the others have tokens still. ValueError with attention "cudnn".
         """
         config = self.config
         depth = config.shape.depth
@@ -74,6 +77,9 @@ class Vit(nn.Module):
         visible = None
         if present is not None:
             visible = visible_tokens(present, (x.shape[-2] - config.prefix) // present.shape[-1], config.prefix)
+        if seen is not None:
+            kept_places = self._visible_places(seen, images)
+            visible = kept_places if visible is None else visible & kept_places
 
         gains = None
         if drop_keys is not None and config.drop_path:
@@ -125,6 +131,15 @@ class Vit(nn.Module):
             patches = mean_of_channels(patches, channels, present)
         cls = of_mean(patches.mean(-2)) if config.mean_pooled else x[..., 0, :]
         return cls, patches, x[..., int(config.class_token) : prefix, :]
+
+    def _visible_places(self, seen: jax.Array, images: jax.Array) -> jax.Array:
+        """Which tokens [..., T] may be attended to, given which patches; those before the patches always."""
+        rows, columns = self.config.grid(*images.shape[-3:-1])
+        wanted = (*images.shape[:-3], rows * columns)
+        if seen.shape != wanted or seen.dtype != bool:
+            raise ValueError(f"seen is {seen.dtype}{seen.shape}; images {images.shape} need bool{wanted}.")
+        times = images.shape[-1] if self.config.stem == "channels" else 1
+        return jnp.concatenate([jnp.ones((*seen.shape[:-1], self.config.prefix), bool), *[seen] * times], axis=-1)
 
     def _last_attention(self, tokens: jax.Array, visible: jax.Array | None) -> jax.Array:
         """Attention weights of the last block, given the tokens that entered it."""

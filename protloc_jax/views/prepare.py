@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import jax
@@ -45,9 +45,24 @@ def prepare(images: jax.Array, config: PrepareConfig, *, dtype=jnp.float32) -> j
     return jax.vmap(lambda image: _prepare_one(image, config, dtype))(images)
 
 
+def prepare_masks(masks: jax.Array, config: PrepareConfig) -> jax.Array:
+    """How much of each prepared pixel is the cell's (mask value 1), float32 [B, H', W'] in [0, 1], of masks [B, H, W].
+
+    Resized and cropped as `prepare` does with the images, always bilinearly: a bicubic kernel has negative lobes, and
+    shares have not.
+    """
+    how = replace(config, interpolation="bilinear")
+    return jax.vmap(lambda mask: _framed((mask == 1).astype(jnp.float32)[:, None], how)[:, 0])(masks)
+
+
 def _prepare_one(image: jax.Array, config: PrepareConfig, dtype) -> jax.Array:
-    height, width = image.shape[:2]
-    x = to_float(jnp.swapaxes(image, 1, 2), dtype)
+    x = _framed(to_float(jnp.swapaxes(image, 1, 2), dtype), config)
+    return normalise(jnp.swapaxes(x, 1, 2), config.normalisation, channel_axis=2)
+
+
+def _framed(x: jax.Array, config: PrepareConfig) -> jax.Array:
+    """Resized and cropped, [rows, channels, columns]."""
+    height, width = x.shape[0], x.shape[2]
     if config.resize and config.resize != min(height, width):
         height, width = shorter_side(height, width, config.resize)
         x = resize(
@@ -62,4 +77,4 @@ def _prepare_one(image: jax.Array, config: PrepareConfig, dtype) -> jax.Array:
             raise ValueError(f"centre crop {config.crop} does not fit an image of {height} x {width} pixels.")
         top, left = (height - config.crop + 1) // 2, (width - config.crop + 1) // 2
         x = x[top : top + config.crop, :, left : left + config.crop]
-    return normalise(jnp.swapaxes(x, 1, 2), config.normalisation, channel_axis=2)
+    return x

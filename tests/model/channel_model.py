@@ -57,8 +57,8 @@ def first_tokens(params, image, rows, config: VitConfig = CONFIG) -> np.ndarray:
     return np.stack(tokens)
 
 
-def forward(params, image, rows, config: VitConfig = CONFIG):
-    """(normed tokens [T, D], last attention [heads, T, T]) of one image."""
+def forward(params, image, rows, config: VitConfig = CONFIG, seen=None):
+    """(normed tokens [T, D], last attention [heads, T, T]) of one image; none attends where `seen` [T] is False."""
     x, weight = first_tokens(params, image, rows, config), []
     for i in range(config.shape.depth):
         b = jax.tree.map(lambda a: np.asarray(a[i], np.float64), params["blocks"])  # noqa: B023
@@ -68,7 +68,7 @@ def forward(params, image, rows, config: VitConfig = CONFIG):
         )
         mixed, weight = [], []
         for h in np.split(np.arange(dim), heads):
-            score = np.exp(query[:, h] @ key[:, h].T / np.sqrt(len(h)))
+            score = np.exp(query[:, h] @ key[:, h].T / np.sqrt(len(h))) * (1 if seen is None else seen)
             weight.append(score / score.sum(-1, keepdims=True))
             mixed.append(weight[-1] @ value[:, h])
         x = x + np.concatenate(mixed, -1) @ b["attn"]["proj"]["kernel"] + b["attn"]["proj"]["bias"]

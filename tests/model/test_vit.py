@@ -37,8 +37,11 @@ def layer_norm(x, p, eps):
     return (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + eps) * p["scale"] + p["bias"]
 
 
-def oracle(params, images, config, gains=None):
-    """One image and one head at a time, float64: (tokens after each block, attention weights of each block)."""
+def oracle(params, images, config, gains=None, seen=None):
+    """One image and one head at a time, float64: (tokens after each block, attention weights of each block).
+
+    Where `seen` [B, N] is False no token attends to that patch.
+    """
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     dim, depth, heads, _ = config.shape
     size, width = config.patch, dim // heads
@@ -62,6 +65,8 @@ def oracle(params, images, config, gains=None):
                 query, key, value = (fused[:, j * dim : (j + 1) * dim][:, at] for j in range(3))
                 logits = query @ key.T / np.sqrt(width)
                 weight = np.exp(logits - logits.max(-1, keepdims=True))
+                if seen is not None:
+                    weight[:, 1 + config.registers :][:, ~seen[number]] = 0
                 weight /= weight.sum(-1, keepdims=True)
                 weights.append(weight)
                 mixed[:, at] = weight @ value
