@@ -15,6 +15,7 @@ class Batch(NamedTuple):
     labels     [B, L] float32 multi-hot, or None
     group      [B, G] int32 ids of the group columns, or None
     partner    [B, H, W, C], another image of the same group, or None
+    donor      [B, H, W, C], any other image, whose background the cell may get, or None
     mask       [B, H, W] uint8 (1 = the cell, 2 = others where records tell them apart), or None
     cell_line  [B] int32 index into a table of cell-line vectors, or None
     substituted [B] bool: a damaged record was replaced in this example, or None where damage stops the run
@@ -25,6 +26,7 @@ class Batch(NamedTuple):
     labels: Any = None
     group: Any = None
     partner: Any = None
+    donor: Any = None
     mask: Any = None
     cell_line: Any = None
     substituted: Any = None

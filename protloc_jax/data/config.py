@@ -14,7 +14,8 @@ _PLAIN = {"partner_pool": "others", "partner_from": "", "partner_fallback": "lab
 class DataConfig:
     """Records to train on, the order of the examples, and how many hands decode them.
 
-    Nothing but `records`, the split keys, `seed`, the weak-label keys and `balance` changes which examples are seen:
+    Nothing but `records`, the split keys, `seed`, the weak-label keys, `donor` and `balance` changes which examples are
+    seen:
     threads, worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant` replaces
     the examples that need them, and only those.
 
@@ -53,6 +54,11 @@ class DataConfig:
         "",
         "'labels', a group column, or 'weak_label' (the weak label's own): draw a class, then a member, so that every "
         "class is equally likely; empty = every image once an epoch",
+    )
+    donor: Literal["none", "any"] = opt(
+        "none",
+        "any: each example also gets another image of the split, drawn uniformly, whose background views may put the "
+        "cell on (views.background.swap)",
     )
     mask: bool = opt(False, "also load the cell masks")
     tolerant: bool = opt(False, "damaged records: stop at the first (false), or substitute, count and list them (true)")

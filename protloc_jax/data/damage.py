@@ -14,12 +14,13 @@ from protloc_jax.data.info import RecordsError
 from protloc_jax.data.manifest import Manifest, listed
 from protloc_jax.data.read import ShardReader
 
-Role = Literal["image", "partner"]
+Role = Literal["image", "partner", "donor"]
+ROLES: dict[str, Role] = {"image": "image", "partner": "partner", "donor": "donor"}
 NOTHING = -1
 
 
 class Damage(NamedTuple):
-    """A damaged record met in a batch: at which place, as the image or its partner, and which record was taken instead.
+    """A damaged record met in a batch: at which place, as the image, its partner or donor, and what was taken instead.
 
     `substitute` is NOTHING where none could be, or none was to be.
     """

@@ -84,7 +84,13 @@ class Loader:
         self.dropped = 0 if repeat else left % global_batch
         self._process = (process_index, process_count)
         order = self._order = _Stream(
-            self.sampler, global_batch, process_index, process_count, start, ENDLESS if repeat else left // global_batch
+            self.sampler,
+            global_batch,
+            process_index,
+            process_count,
+            start,
+            ENDLESS if repeat else left // global_batch,
+            donors=config.donor != "none",
         )
         self._source = ExampleSource(
             records, order, tables, self._chosen, mask=config.mask, stand_ins=order if config.tolerant else None
@@ -175,7 +181,15 @@ class Loader:
         config, shards = self.config, self._source.shards
         if self._quarantine_in is not None:
             pairs = (config.weak_label, config.partner_pool, config.partner_from, config.partner_fallback)
-            choices = (config.split, config.seed, *pairs, config.balance_column, config.mask, self._chosen)
+            choices = (
+                config.split,
+                config.seed,
+                *pairs,
+                config.donor,
+                config.balance_column,
+                config.mask,
+                self._chosen,
+            )
             self._quarantine = Quarantine(
                 self._quarantine_in,
                 shards,
@@ -239,8 +253,18 @@ class Loader:
 class _Stream:
     """Batch b of a host: examples start + b * global + host * size ... of the endless stream."""
 
-    def __init__(self, sampler: Sampler, global_batch: int, process: int, processes: int, start: int, batches: int):
-        self.sampler, self.global_batch, self.batches = sampler, global_batch, batches
+    def __init__(
+        self,
+        sampler: Sampler,
+        global_batch: int,
+        process: int,
+        processes: int,
+        start: int,
+        batches: int,
+        *,
+        donors: bool = False,
+    ):
+        self.sampler, self.global_batch, self.batches, self.with_donors = sampler, global_batch, batches, donors
         self.size = global_batch // processes
         self.first = start + process * self.size
 
@@ -257,13 +281,18 @@ class _Stream:
     def partners(self, number: int, place: int, record: int) -> Iterator[int]:
         yield from self.sampler.partners(int(self.numbers(number)[place]), record)
 
+    def donors(self, number: int, place: int) -> Iterator[int]:
+        yield from self.sampler.donors(int(self.numbers(number)[place]))
+
     def picks(self, number: int) -> Picks:
         numbers = self.numbers(number)
         epoch, offset = self.sampler.example(numbers)
         if epoch[-1] >= 2**31:
             raise RecordsError(f"example {numbers[-1]} is in epoch {epoch[-1]}; epochs are counted in 31 bits.")
         partner = self.sampler.partner(numbers) if self.sampler.has_partners else None
-        return Picks(self.sampler.index(numbers), partner, np.stack([epoch, offset], axis=1).astype(np.int32))
+        donor = self.sampler.donor(numbers) if self.with_donors else None
+        example = np.stack([epoch, offset], axis=1).astype(np.int32)
+        return Picks(self.sampler.index(numbers), partner, donor, example)
 
 
 def open_split(config: DataConfig) -> tuple[read.Records, str]:

@@ -7,7 +7,7 @@ once, in an order of its own. Balanced sampling keeps the address and draws the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 
@@ -15,7 +15,17 @@ from protloc_jax.data.keyed import choose, keyed_hash, permute
 from protloc_jax.data.pairing import Fallback, Members, Pairing, Pool
 
 # What a draw is for; never reorder or reuse, the numbers are part of every recorded run.
-_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER, _SHARED = 1, 2, 3, 4, 5, 6, 7
+_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER, _SHARED, _DONOR, _OTHER_DONOR = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+)
 Numbers = int | np.ndarray
 
 
@@ -137,6 +147,25 @@ class Sampler:
         yield from self._shuffled(pools, _OTHER_PARTNER, numbers)
         yield record
 
+    @overload
+    def donor(self, number: int) -> int: ...
+    @overload
+    def donor(self, number: np.ndarray) -> np.ndarray: ...
+    def donor(self, number: Numbers):
+        """Record number of the example's donor: any record of the split but its own, uniformly.
+
+        Of a single record there is no other: it is its own donor.
+        """
+        numbers = _array(number)
+        local = self._local(numbers)
+        other = choose(self._draw(_DONOR, numbers), np.full(len(numbers), max(self.n - 1, 1)))
+        return _like(number, self.rows[(other + (other >= local)) % self.n])
+
+    def donors(self, number: int) -> Iterator[int]:
+        """Donors of an example: the one drawn, then every record of the split, in an order drawn for the example."""
+        yield self.donor(number)
+        yield from self._shuffled((np.arange(self.n),), _OTHER_DONOR, _array(number))
+
     @property
     def _paired(self) -> Pairing:
         if self.pairing is None:
@@ -154,7 +183,7 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return np.where(self._paired.has(local, drawn), drawn, own)
 
-    def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: Literal[5, 6], numbers: np.ndarray) -> Iterator[int]:
+    def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: int, numbers: np.ndarray) -> Iterator[int]:
         key = self._draw(purpose, numbers)
         for pool in pools:
             for place in range(len(pool)):
@@ -168,7 +197,7 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return self._classes.member(drawn, self._draw(_MEMBER, numbers))
 
-    def _draw(self, purpose: Literal[2, 3, 4, 5, 6, 7], numbers: np.ndarray) -> np.ndarray:
+    def _draw(self, purpose: int, numbers: np.ndarray) -> np.ndarray:
         epoch, offset = self.example(numbers)
         return keyed_hash(self.seed, purpose, epoch, offset)
 

@@ -21,10 +21,11 @@ ENDLESS = 2**40  # batches; beyond the life of any run, and small enough for Gra
 
 
 class Picks(NamedTuple):
-    """Which records make one batch: record [B], partner [B] or None, example [B, 2] (epoch, offset) int32."""
+    """Which records make one batch: record [B], partner and donor [B] or None, example [B, 2] (epoch, offset) int32."""
 
     record: np.ndarray
     partner: np.ndarray | None
+    donor: np.ndarray | None
     example: np.ndarray
 
 
@@ -44,6 +45,8 @@ class StandIns(Protocol):
     def substitutes(self, number: int, place: int) -> Iterator[int]: ...
 
     def partners(self, number: int, place: int, record: int) -> Iterator[int]: ...
+
+    def donors(self, number: int, place: int) -> Iterator[int]: ...
 
 
 class Delivered(NamedTuple):
@@ -78,6 +81,7 @@ class _Filling:
         self.taken = 0
         self.image = np.empty((size, *shape), dtype)
         self.partner = np.empty_like(self.image) if picks.partner is not None else None
+        self.donor = np.empty_like(self.image) if picks.donor is not None else None
         self.mask = np.empty((size, *shape[:2]), np.uint8) if mask else None
         self.substituted = np.zeros(size, bool) if substituting else None
         self.damage: list[Damage] = []
@@ -133,6 +137,9 @@ class ExampleSource:
             first = (int(picks.partner[place]),) if record == drawn else ()
             others = () if self.stand_ins is None else self.stand_ins.partners(number, place, record)
             self._first_good(filling, place, "partner", first, others, image=record)
+        if picks.donor is not None and record != NOTHING:
+            others = () if self.stand_ins is None else self.stand_ins.donors(number, place)
+            self._first_good(filling, place, "donor", (int(picks.donor[place]),), others, image=record)
         return filling, self.tables
 
     def why_unreadable(self, record: int) -> str:
@@ -170,10 +177,11 @@ class ExampleSource:
     def _place(self, filling: _Filling, place: int, role: Role, record: int, image: int) -> str:
         if role == "image":
             return self._read(record, role, filling.image[place], None if filling.mask is None else filling.mask[place])
-        assert filling.partner is not None
+        pixels = filling.partner if role == "partner" else filling.donor
+        assert pixels is not None
         if record != image:
-            return self._read(record, role, filling.partner[place], None)
-        filling.partner[place] = filling.image[place]
+            return self._read(record, role, pixels[place], None)
+        pixels[place] = filling.image[place]
         return ""
 
     def _read(self, record: int, role: Role, pixels: np.ndarray, mask: np.ndarray | None) -> str:
@@ -225,6 +233,7 @@ def finished(elements: Sequence[tuple[_Filling, Tables]]) -> Delivered:
         labels=None if tables.labels is None else tables.labels[record],
         group=None if tables.groups is None else tables.groups[record],
         partner=filling.partner,
+        donor=filling.donor,
         mask=filling.mask,
         substituted=filling.substituted,
     )

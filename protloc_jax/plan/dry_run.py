@@ -108,7 +108,7 @@ def plan(
     crops = (Crops(views.n_global, views.global_size), Crops(views.n_local, views.local_size))
     flops = method.flops(views)
     width = 2 if experiment.model.dtype == "bfloat16" else 4
-    images_each = 2 if experiment.data.weak_label else 1  # a partner comes along
+    images_each = 1 + bool(experiment.data.weak_label) + (experiment.data.donor != "none")  # a partner, a donor
     logits = each * method.head_numbers(views) * width
     images = schedules.total * optim.batch
     return Plan(

@@ -138,7 +138,7 @@ class Experiment:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        refuse(_unpaired(self))
+        refuse(_unpaired(self) + _without_cells(self))
 
 
 def _unpaired(experiment: Experiment) -> list[str]:
@@ -156,6 +156,22 @@ def _unpaired(experiment: Experiment) -> list[str]:
             "takes half of the global ones from it."
         ]
     return []
+
+
+def _without_cells(experiment: Experiment) -> list[str]:
+    """Why the surroundings of cells cannot be changed in the views."""
+    data, background = experiment.data, experiment.views.background
+    problems = []
+    if background.needs_mask:
+        if not data.mask:
+            problems.append("views.background: needs to know where the cell is; set data.mask=true.")
+        if data.weak_label:
+            problems.append(f"data.weak_label={data.weak_label}: partners have no masks, which views.background needs.")
+    if background.swap > 0 and data.donor == "none":
+        problems.append(f"views.background.swap={background.swap:g}: needs another background; set data.donor=any.")
+    if data.donor != "none" and not background.swap:
+        problems.append(f"data.donor={data.donor}: donors would be read and not looked at; set views.background.swap.")
+    return problems
 
 
 T = TypeVar("T")

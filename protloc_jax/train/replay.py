@@ -31,7 +31,7 @@ from protloc_jax.train.optimizer import plan_updates, without_frozen_gradients
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, examples_seen, init_state
-from protloc_jax.train.step import ViewMaker, example_keys, make_step, state_sharding, view_maker
+from protloc_jax.train.step import ViewMaker, example_keys, make_step, state_sharding, view_maker, without_images
 
 
 class Tensor(NamedTuple):
@@ -179,8 +179,8 @@ def _examine(
     def look(state: TrainState, batch: Batch) -> dict[str, Any]:
         scalars = schedules(state.step)
         keys = example_keys(state.key, batch.example)
-        seen = views(batch.image, batch.partner, keys, jnp.float32)
-        rest = batch._replace(image=None, partner=None)
+        seen = views(batch, keys, jnp.float32)
+        rest = without_images(batch)
         plan = plan_updates(state.params, method.group, experiment.optim, frozen_blocks=method.frozen_blocks)
 
         def loss(params: Any) -> tuple[jax.Array, Any]:
@@ -225,8 +225,8 @@ def _finite_alone(method: Method, views: ViewMaker, schedules: Schedules, state:
     def alone(state: TrainState, batch: Batch) -> jax.Array:
         scalars = schedules(state.step)
         keys = example_keys(state.key, batch.example)
-        seen = views(batch.image, batch.partner, keys, jnp.float32)
-        rest = batch._replace(image=None, partner=None)
+        seen = views(batch, keys, jnp.float32)
+        rest = without_images(batch)
 
         def one(part: tuple[Any, Batch, jax.Array]) -> jax.Array:
             seen, rest, key_data = jax.tree.map(lambda x: x[None], part)

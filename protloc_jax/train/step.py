@@ -34,8 +34,9 @@ from protloc_jax.train.state import TrainState, add_examples, init_state
 from protloc_jax.views.multicrop import make_views
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-# (image, partner, example keys, dtype) -> views; every argument and result leads with the example axis.
-ViewMaker = Callable[[Any, Any, jax.Array, Any], Any]
+# (batch, example keys, dtype) -> views; every array of the arguments and the result leads with the example axis.
+ViewMaker = Callable[[Batch, jax.Array, Any], Any]
+SHOWN = ("image", "partner", "donor", "mask")  # fields of a batch that views are made from
 
 
 def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules, mesh: Mesh | None = None) -> Any:
@@ -78,13 +79,15 @@ def view_maker(experiment: Experiment, channels: ChannelSet, method: Method, mes
     """The experiment's views; on a mesh every device makes those of its own examples, without any exchange."""
     config = method.views(experiment.views)
 
-    def views(image: Any, partner: Any, keys: jax.Array, dtype: Any) -> Any:
-        def local(image: Any, partner: Any, key_data: jax.Array) -> Any:
+    def views(batch: Batch, keys: jax.Array, dtype: Any) -> Any:
+        def local(shown: dict[str, Any], key_data: jax.Array) -> Any:
             of_views = jax.vmap(jax.random.fold_in, in_axes=(0, None))
             make = make_views(config, channels, dtype=dtype)
-            return make(image, of_views(jax.random.wrap_key_data(key_data), VIEWS), partner)
+            image = shown.pop("image")
+            return make(image, of_views(jax.random.wrap_key_data(key_data), VIEWS), **shown)
 
-        arguments = (image, partner, jax.random.key_data(keys))
+        shown = {name: x for name in SHOWN if (x := getattr(batch, name)) is not None}
+        arguments = (shown, jax.random.key_data(keys))
         if mesh is None:
             return local(*arguments)
         by_example = PartitionSpec(AXES)
@@ -100,12 +103,17 @@ def example_keys(key_data: jax.Array, example: jax.Array) -> jax.Array:
     return jax.vmap(lambda at: jax.random.fold_in(jax.random.fold_in(key, at[0]), at[1]))(example)
 
 
+def without_images(batch: Batch) -> Batch:
+    """The batch as a method's loss gets it beside the views."""
+    return batch._replace(image=None, partner=None, donor=None)
+
+
 def step_function(
     experiment: Experiment, method: Method, schedules: Schedules, views: ViewMaker, mesh: Mesh | None = None
 ) -> Step:
     """The pure, unjitted step. `views` may be anything that turns a batch's images into what the method's loss takes.
 
-    `batch.image` can be any tree of arrays that lead with the example axis.
+    `batch.image` can then be any tree of arrays that lead with the example axis.
     """
     optim = experiment.optim
     group = with_own_backbone(method.group) if experiment.init.freeze_backbone_epochs else method.group
@@ -121,8 +129,8 @@ def step_function(
 
         def loss_of(params: Tree, micro: Batch) -> tuple[jax.Array, LossOutput]:
             keys = example_keys(state.key, micro.example)
-            seen = jax.lax.stop_gradient(views(micro.image, micro.partner, keys, dtype))
-            rest = micro._replace(image=None, partner=None)
+            seen = jax.lax.stop_gradient(views(micro, keys, dtype))
+            rest = without_images(micro)
             learning = without_frozen_gradients(params, plan)
             output = method.loss(learning, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
             return output.loss, output

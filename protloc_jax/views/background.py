@@ -1,26 +1,23 @@
-"""Cells on other backgrounds: the published hard paste, soft edges, emptied centres and neighbours, donors of a batch.
+"""Cells on other backgrounds: the published hard paste, soft edges, emptied centres and neighbours.
 
 Everything here is pure and of static shape, for one example [H, W, C] in floating point with its mask [H, W] uint8
-(1 = the cell, 2 = other cells, 0 = no cell), and meant to be vmapped; only `swap_backgrounds` takes a batch. Which
-pixels are cut is decided by the mask alone, never by `value > 0`: standardised pixels are negative half of the time.
+(1 = the cell, 2 = other cells, 0 = no cell), and meant to be vmapped. Which pixels are cut is decided by the mask
+alone, never by `value > 0`: standardised pixels are negative half of the time.
 
 The donor's own centre cell: the paper does nothing about it. Where the pasted cell covers it, it is hidden; where it is
 larger or lies elsewhere, it shows around the pasted cell, or is cut by it, like any other neighbour. `paste` does the
 same. Who wants it gone empties the donor first (`replaced(donor, donor_mask == CELL, free_pixels(...))`).
 
 Source: Gupta, Moses and Lu, "Representation Learning Methods for Single-Cell Microscopy are Confounded by Background
-Cells" (PMLR 311, 2025), section 3.2. Soft edges, emptying and the swap for training are not in the paper.
+Cells" (PMLR 311, 2025), section 3.2. Soft edges and emptying are not in the paper.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 FREE, CELL, OTHERS = 0, 1, 2  # values of a mask
-SWAP = 1 << 21  # folded into an example's key; beyond every view number and the key of draws per pixel
 _FAR = 1e9
 
 
@@ -65,7 +62,13 @@ def cell_share(
     cell = mask == CELL
     if most == 0:
         return cell.astype(jnp.float32)
-    away = distance(cell, most)
+    return share_at(distance(cell, most), mask, reach=reach, feather=feather, most=most)
+
+
+def share_at(
+    away: jax.Array, mask: jax.Array, *, reach: jax.Array | float, feather: jax.Array | float, most: int
+) -> jax.Array:
+    """`cell_share` where the distance [H, W] of each pixel to the cell is known: one for several edges."""
     share = 1.0 - jnp.clip((away - reach) / jnp.maximum(feather, 1e-6), 0.0, 1.0)
     return jnp.where((mask == OTHERS) | (away > most), 0.0, share)
 
@@ -105,71 +108,3 @@ def free_pixels(image: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
 def pasted_mask(mask: jax.Array, donor_mask: jax.Array) -> jax.Array:
     """The mask after a paste: the cell is 1, every cell of the donor, its centre cell too, is now one of the others."""
     return jnp.where(mask == CELL, CELL, jnp.where(donor_mask != FREE, OTHERS, FREE)).astype(jnp.uint8)
-
-
-class Swapped(NamedTuple):
-    """A batch with some backgrounds swapped.
-
-    image   [B, H, W, C], in the units of the cell's own image and not clipped
-    mask    [B, H, W] uint8 of the new images
-    donor   [B] int32, whose background it is: the example's own number where nothing was swapped
-    """
-
-    image: jax.Array
-    mask: jax.Array
-    donor: jax.Array
-
-
-def swap_backgrounds(
-    images: jax.Array,
-    masks: jax.Array,
-    keys: jax.Array,
-    *,
-    probability: float = 0.5,
-    reach: int = 0,
-    feather: int = 0,
-    shift: int = 1,
-    mean: jax.Array | None = None,
-    sd: jax.Array | None = None,
-) -> Swapped:
-    """Cells of a batch on the backgrounds of others: example i gets that of example i - shift, rolling over.
-
-    images       [B, H, W, C] floating point; masks [B, H, W] uint8
-    keys         [B] typed keys, the addresses of the examples: every draw (swap or not, dilation, feather) comes from
-                 the example's own key. The donor depends on the example's neighbour in the batch, and on nothing drawn
-    probability  of a swap, as a static number
-    reach        dilation is drawn from 0 .. reach pixels; feather likewise, as a real number
-    mean, sd     [B, C] statistics of the field or protein that each example belongs to; absent, those of the crop. The
-                 donor is standardised with its own and brought to the cell's, so that the cell's pixels stay
-    Raises ValueError where a batch rolls onto itself or a number cannot be.
-    """
-    count = images.shape[0]
-    if shift % count == 0:
-        raise ValueError(
-            f"shift={shift}: a batch of {count} rolls onto itself; every donor would be the cell's own crop."
-        )
-    if not 0 <= probability <= 1 or reach < 0 or feather < 0:
-        raise ValueError(f"probability={probability}, reach={reach}, feather={feather}: a share, and 0 or more pixels.")
-    if (mean is None) != (sd is None):
-        raise ValueError("give mean and sd, or neither.")
-    if mean is None or sd is None:
-        mean, sd = jnp.mean(images, axis=(1, 2)), jnp.std(images, axis=(1, 2))
-
-    def one(image, mask, key, own_mean, own_sd, donor, donor_mask, donor_mean, donor_sd):
-        draws = jax.random.uniform(jax.random.fold_in(key, SWAP), (3,), jnp.float32)
-        share = cell_share(
-            mask,
-            reach=jnp.floor(draws[1] * (reach + 1)),
-            feather=draws[2] * feather,
-            most=reach + feather,
-        )
-        matched = restore(standardise(donor, donor_mean, donor_sd), own_mean, own_sd)
-        swap = draws[0] < probability
-        made = jnp.where(swap, paste(image, matched, share), image)
-        return made, jnp.where(swap, pasted_mask(mask, donor_mask), mask), swap
-
-    own = (images, masks, keys, mean, sd)
-    given = tuple(jnp.roll(array, shift, axis=0) for array in (images, masks, mean, sd))
-    made, mask, swap = jax.vmap(one)(*own, *given)
-    numbers = jnp.arange(count, dtype=jnp.int32)
-    return Swapped(made, mask, jnp.where(swap, jnp.roll(numbers, shift), numbers))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from protloc_jax.config import ConfigError, check_literals, opt
+from protloc_jax.views.background_config import BackgroundViews
 from protloc_jax.views.normalisation import Normalisation, published_constants
 from protloc_jax.views.recipes import RECIPES, Recipe, RecipeName, Strengths
 
@@ -97,6 +98,7 @@ class ViewsConfig:
     solarise: float | None = opt(None, "probability of solarising")
     gain: float | None = opt(None, "standard deviation of the log gain of a normalised channel")
     shift: float | None = opt(None, "standard deviation of the offset of a normalised channel")
+    background: BackgroundViews = field(default_factory=BackgroundViews)
 
     def __post_init__(self) -> None:
         check_literals(self)
@@ -126,6 +128,11 @@ class ViewsConfig:
             odd = [f"{n}={getattr(self, n)}" for n in ("n_global", "n_local") if getattr(self, n) % 2]
             if odd:
                 problems.append(f"local_from=both: image and partner give half of the crops each; {', '.join(odd)}.")
+        if self.background.needs_mask:
+            if self.local_from in ("partner", "both"):
+                problems.append(f"local_from={self.local_from}: a partner has no mask; background.* needs one.")
+            if resolve(self).resize:
+                problems.append(f"resize={resolve(self).resize}: background.* works on crops at their own size; use 0.")
         if len(self.mean) != len(self.std):
             problems.append(f"mean has {len(self.mean)} values and std {len(self.std)}.")
         if problems:

@@ -30,6 +30,8 @@ class Purpose(enum.IntEnum):
     NOISE = 11
     SOLARISE = 12
     GAIN = 13
+    BACKGROUND = 14
+    CELL_BOX = 15
 
 
 class Draws(NamedTuple):

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from protloc_jax.config import ConfigError
 from protloc_jax.views import image_ops as ops
+from protloc_jax.views.background_config import BackgroundViews
 from protloc_jax.views.config import ViewsConfig, is_colour, normalisation_of, resolve
 from protloc_jax.views.draws import FIRST_LOCAL, NUMBERS, Draws, Purpose, draw
 from protloc_jax.views.normalisation import Normalisation, normalise
 from protloc_jax.views.recipes import Recipe, Strengths
 from protloc_jax.views.resample import BOX_NUMBERS, cut, draw_box, longest, resize, shorter_side, taps
+from protloc_jax.views.surroundings import moved, student_source, surroundings, teacher_source
 from protloc_jax.views.warp import WARP_NUMBERS, draw_corner, warp
 
 if TYPE_CHECKING:
@@ -23,10 +25,18 @@ if TYPE_CHECKING:
 
 
 class Views(NamedTuple):
-    """All views of a batch: global_ [B, n_global, S, S, C] and local [B, n_local, s, s, C]."""
+    """All views of a batch: global_ [B, n_global, S, S, C] and local [B, n_local, s, s, C].
+
+    teacher [B, n_global, S, S, C] holds the same crops as `global_`, augmented alike, on the surroundings that the
+    teacher is to see (`BackgroundViews.teacher`); None where it sees `global_`.
+    """
 
     global_: jax.Array
     local: jax.Array
+    teacher: jax.Array | None = None
+
+
+_Source = Callable[[Draws], jax.Array]  # what a view is cut from [H, C, W], by the view's own draws
 
 
 class _Plan(NamedTuple):
@@ -45,9 +55,10 @@ class _Plan(NamedTuple):
 def make_views(config: ViewsConfig, channels: ChannelSet, *, dtype=jnp.float32) -> Callable[..., Views]:
     """The function that makes all views of a batch; pure, to be called inside jit.
 
-    Returns `views(images, keys, partner=None) -> Views` with images [B, H, W, C] uint8, uint16 or float in [0, 1],
-    keys [B] typed PRNG keys, one an example, and, as `local_from` says, partner images with the same channels. From
-    "both", the first half of the global and of the local views shows the image, the second half the partner.
+    Returns `views(images, keys, partner=None, donor=None, mask=None) -> Views` with images [B, H, W, C] uint8, uint16
+    or float in [0, 1], keys [B] typed PRNG keys, one an example, and, as `local_from` says, partner images with the
+    same channels. From "both", the first half of the global and of the local views shows the image, the second half
+    the partner. With `config.background`, masks [B, H, W] of the images and, for swaps, donor images come along.
     Views of an example depend on its pixels and key alone, not on the batch, its size, or the devices. `dtype` is the
     precision of pixels; draws are float32 always, so float64 views differ from float32 ones by rounding only.
     Where a recipe's own operation does not apply to the channels it is left out (`is_colour`, `droppable_channels`,
@@ -55,12 +66,21 @@ def make_views(config: ViewsConfig, channels: ChannelSet, *, dtype=jnp.float32) 
     """
     plan = _plan(config, channels, jnp.dtype(dtype))
 
-    def views(images: jax.Array, keys: jax.Array, partner: jax.Array | None = None) -> Views:
+    def views(
+        images: jax.Array,
+        keys: jax.Array,
+        partner: jax.Array | None = None,
+        donor: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> Views:
         if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != images.shape[:1]:
             raise ValueError(f"keys {keys.dtype}{keys.shape}: expected typed keys of shape {images.shape[:1]}.")
         if images.ndim != 4 or images.shape[-1] != len(channels):
             names = ", ".join(channels.names)
             raise ValueError(f"images {images.shape}: expected [B, H, W, {len(channels)}] ({names}).")
+        if config.background.needs_mask:
+            given = _cell_inputs(config.background, images, donor, mask)
+            return jax.vmap(lambda image, key, *rest: _cell_views(image, key, *rest, plan=plan))(images, keys, *given)
         if config.local_from == "image" or (config.local_from == "auto" and partner is None):
             return jax.vmap(lambda image, key: _views(image, image, key, plan))(images, keys)
         if partner is None or partner.shape[0] != images.shape[0] or partner.shape[-1] != images.shape[-1]:
@@ -105,39 +125,96 @@ def _plan(config: ViewsConfig, channels: ChannelSet, dtype: jnp.dtype) -> _Plan:
 
 def _views(image: jax.Array, partner: jax.Array, key: jax.Array, plan: _Plan) -> Views:
     """All views of one example and its partner (or itself), from [H, W, C]; no batch axis."""
-    config, recipe = plan.config, plan.recipe
+    config = plan.config
     source = _source(image, plan)
     other = source if partner is image else _source(partner, plan)
     # How many views of each kind show the image itself; those after them show the partner.
     both = config.local_from == "both"
     own_global, own_local = (config.n_global // 2, config.n_local // 2) if both else (config.n_global, 0)
-    draws = draw(key, jnp.asarray([*range(config.n_global), *(FIRST_LOCAL + i for i in range(config.n_local))]))
-
-    def several(pixels: jax.Array, first: int, last: int, size: int, scale: tuple[float, float], how: Strengths):
-        rows = jax.tree.map(lambda leaf: leaf[first:last], draws)
-        return jax.vmap(lambda row: _view(pixels, row, size, scale, how, plan))(rows)
-
-    alike = recipe.first == recipe.other  # then all global views of an image are one program
-    ends = sorted({0, own_global, config.n_global} | (set() if alike else {1}))
+    draws = _draws(key, config)
     globals_ = [
-        several(
-            source if a < own_global else other,
-            a,
-            b,
-            config.global_size,
-            config.global_scale,
-            recipe.other if a else recipe.first,
-        )
-        for a, b in itertools.pairwise(ends)
+        _global_views(lambda _, shown=shown: shown, draws, a, b, plan)
+        for shown, a, b in ((source, 0, own_global), (other, own_global, config.n_global))
+        if b > a
     ]
-    first = config.n_global
     locals_ = [
-        several(pixels, first + a, first + b, config.local_size, config.local_scale, recipe.local)
-        for pixels, a, b in ((source, 0, own_local), (other, own_local, config.n_local))
+        _local_views(lambda _, shown=shown: shown, draws, a, b, plan)
+        for shown, a, b in ((source, 0, own_local), (other, own_local, config.n_local))
         if b > a
     ]
     empty = jnp.zeros((0, config.local_size, config.local_size, image.shape[-1]), plan.dtype)
     return Views(jnp.concatenate(globals_), jnp.concatenate(locals_) if locals_ else empty)
+
+
+def _cell_views(
+    image: jax.Array, key: jax.Array, mask: jax.Array, donor: jax.Array | None = None, *, plan: _Plan
+) -> Views:
+    """All views of one example whose surroundings are changed, from [H, W, C] and its mask [H, W]; no batch axis."""
+    config, how = plan.config, plan.config.background
+    whole = ops.to_float(image, plan.dtype)
+    other = None if donor is None else ops.to_float(donor, plan.dtype)
+    cell = surroundings(whole, mask, other, key, how)
+    draws = _draws(key, config)
+
+    def student(row: Draws) -> jax.Array:
+        return jnp.swapaxes(student_source(cell, row, how), 1, 2)
+
+    shown = _global_views(student, draws, 0, config.n_global, plan)
+    local = jnp.zeros((0, config.local_size, config.local_size, image.shape[-1]), plan.dtype)
+    if config.n_local:
+        local = _local_views(student, draws, 0, config.n_local, plan, mask=mask)
+    if not how.apart or how.teacher == "student":
+        return Views(shown, local)
+    fixed = jnp.swapaxes(teacher_source(cell, how.teacher), 1, 2)
+    return Views(shown, local, _global_views(lambda _: fixed, draws, 0, config.n_global, plan))
+
+
+def _cell_inputs(
+    config: BackgroundViews, images: jax.Array, donor: jax.Array | None, mask: jax.Array | None
+) -> tuple[jax.Array, ...]:
+    """(masks, donors if they are needed); ValueError where they are missing or do not fit the images."""
+    if mask is None or mask.shape != images.shape[:3]:
+        got = "none" if mask is None else str(mask.shape)
+        raise ValueError(f"views.background needs masks {images.shape[:3]}, got {got} (data.mask=true).")
+    if config.swap <= 0:
+        return (mask,)
+    if donor is None or donor.shape != images.shape:
+        got = "none" if donor is None else str(donor.shape)
+        raise ValueError(f"views.background.swap={config.swap} needs donors {images.shape}, got {got} (data.donor).")
+    return mask, donor
+
+
+def _draws(key: jax.Array, config: ViewsConfig) -> Draws:
+    """The draws of all views, global ones first."""
+    return draw(key, jnp.asarray([*range(config.n_global), *(FIRST_LOCAL + i for i in range(config.n_local))]))
+
+
+def _global_views(source: _Source, draws: Draws, first: int, last: int, plan: _Plan) -> jax.Array:
+    """Global views `first` to `last` [V, S, S, C] of what `source` shows of each."""
+    config, recipe = plan.config, plan.recipe
+    alike = recipe.first == recipe.other  # then all global views of an image are one program
+    ends = sorted({first, last} | (set() if alike or first > 0 or last < 2 else {1}))
+
+    def several(a: int, b: int) -> jax.Array:
+        how = recipe.other if a else recipe.first
+        return jax.vmap(lambda row: _view(source(row), row, config.global_size, config.global_scale, how, plan))(
+            jax.tree.map(lambda leaf: leaf[a:b], draws)
+        )
+
+    return jnp.concatenate([several(a, b) for a, b in itertools.pairwise(ends)])
+
+
+def _local_views(
+    source: _Source, draws: Draws, first: int, last: int, plan: _Plan, *, mask: jax.Array | None = None
+) -> jax.Array:
+    """Local views `first` to `last` [V, s, s, C] of what `source` shows of each; by a mask, of the cell."""
+    config, start = plan.config, plan.config.n_global
+    size, scale, how = config.local_size, config.local_scale, plan.recipe.local
+    if not config.background.cell_share:
+        mask = None
+    return jax.vmap(lambda row: _view(source(row), row, size, scale, how, plan, mask=mask))(
+        jax.tree.map(lambda leaf: leaf[start + first : start + last], draws)
+    )
 
 
 def _source(image: jax.Array, plan: _Plan) -> jax.Array:
@@ -152,9 +229,16 @@ def _source(image: jax.Array, plan: _Plan) -> jax.Array:
 
 
 def _view(
-    source: jax.Array, draws: Draws, size: int, scale: tuple[float, float], how: Strengths, plan: _Plan
+    source: jax.Array,
+    draws: Draws,
+    size: int,
+    scale: tuple[float, float],
+    how: Strengths,
+    plan: _Plan,
+    *,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
-    """One view [size, size, C] of a source [H, C, W]."""
+    """One view [size, size, C] of a source [H, C, W]; with a mask, a crop that shows enough of the cell."""
     height, width = source.shape[0], source.shape[2]
     if how.warp > 0:
         corner = draw_corner(draws.uniform(Purpose.WARP, WARP_NUMBERS), height, width, how.warp)
@@ -162,6 +246,8 @@ def _view(
         source = jnp.swapaxes(source, 1, 2)
     area = {"scale": scale, "ratio": plan.config.ratio}
     box = draw_box(draws.uniform(Purpose.BOX, BOX_NUMBERS), height, width, **area)
+    if mask is not None:
+        box = moved(box, mask, draws, plan.config.background.cell_share)
     tall, wide = longest(height, width, **area)
     up, across, transposed = flips(draws.uniform(Purpose.FLIP, 4), how)
     kind = {

@@ -73,9 +73,9 @@ def made(tmp_path_factory) -> Path:
     return out
 
 
-def cheap_views(image, partner, keys, dtype):
+def cheap_views(batch, keys, dtype):
     """Views that compile at once; the real ones are a matter of other tests (and of the long one below)."""
-    x = image.astype(dtype) / 128 - 1
+    x = batch.image.astype(dtype) / 128 - 1
     return Views(jnp.stack([x[:, 2:10, 2:10], x[:, 9:1:-1, 2:10]], 1), x[:, None, 2:6, 2:6])
 
 

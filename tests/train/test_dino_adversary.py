@@ -137,8 +137,8 @@ def updated(experiment, method):
     """State after two steps in float64, from views without augmentation."""
     experiment = changed(experiment, optim={"batch": 4, "warmup_epochs": 0})
 
-    def views(image, partner, keys, dtype):
-        x = image.astype(dtype) / 255
+    def views(batch, keys, dtype):
+        x = batch.image.astype(dtype) / 255
         return Views(jnp.stack([x[:, :32, :32], x[:, 8:, 8:]], 1), x[:, None, :16, :16])
 
     with jax.enable_x64(True):

@@ -79,8 +79,8 @@ def real_step():
     """The real step of a run that begins frozen, but for views that compile at once; made once for all tests."""
     experiment = tiny.experiment(Path("unused"), *SHORT, "init.weights=unused", FREEZE)
 
-    def views(image, partner, keys, dtype):
-        x = image.astype(dtype) / 100 - 1
+    def views(batch, keys, dtype):
+        x = batch.image.astype(dtype) / 100 - 1
         return Views(jnp.stack([x, x[:, ::-1]], 1), x[:, None, 2:6, 2:6])
 
     dino = METHODS["dino"](experiment, tiny.CHANNELS)

@@ -186,7 +186,9 @@ def test_updates_in_float64_are_equal_to_1e_8(train_gain):
         method = LinearDino(experiment, CHANNELS)
         state = first_state(method)
         state = as_float64(state)._replace(opt_state=init_optimizer(as_float64(state.params)))
-        step = jax.jit(step_function(experiment, method, Schedules(experiment, PER_EPOCH), lambda image, *_: image))
+        step = jax.jit(
+            step_function(experiment, method, Schedules(experiment, PER_EPOCH), lambda batch, *_: batch.image)
+        )
         oracle = Oracle(by_name(state.params), by_name(state.teacher), train_gain)
         # Two steps with the last layer frozen, then three in which its Adam lags two updates behind.
         for number in range(5):

@@ -108,7 +108,7 @@ def test_three_updates_in_float64_are_equal_to_1e_8():
         state = as_float64(jax.jit(lambda: init_state(EXPERIMENT, CHANNELS, jax.random.key(3)))())
         # Not from step 0, whose learning rate is 0. The schedule freezes the last layer at step 1 only.
         state = state._replace(step=state.step + 1)
-        step = jax.jit(step_function(EXPERIMENT, method, schedules, lambda image, *_: image))
+        step = jax.jit(step_function(EXPERIMENT, method, schedules, lambda batch, *_: batch.image))
         training = make_training(state)
         clipped = 0
         for number in range(1, 4):

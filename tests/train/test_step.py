@@ -166,7 +166,7 @@ def test_the_seam_carries_predictors_queues_and_rows_in_order_under_accumulation
     results = []
     for accumulation in (1, 4):
         experiment = changed(EXPERIMENT, optim={"batch": 8, "accumulation": accumulation, "warmup_epochs": 0})
-        step = step_function(experiment, Contrast(), Schedules(experiment, 4), lambda image, *_: image)
+        step = step_function(experiment, Contrast(), Schedules(experiment, 4), lambda batch, *_: batch.image)
         results.append(jax.device_get(jax.jit(step)(contrast_state(), batch)))
     (whole, metrics), (parts, of_parts) = results
     assert int(metrics["substituted"]) == int(of_parts["substituted"]) == 3

@@ -36,9 +36,9 @@ from protloc_jax.views.multicrop import Views
 THREE = {"depth": 3, "dim": 16}
 
 
-def plain_views(image, partner, keys, dtype):
+def plain_views(batch, keys, dtype):
     """One crop without augmentation, so that what is compiled is small."""
-    crop = (image.astype(dtype) / 255)[:, None, :32, :32]
+    crop = (batch.image.astype(dtype) / 255)[:, None, :32, :32]
     return Views(crop, crop[:, :0])
 
 
@@ -104,8 +104,8 @@ def _params():
 
 
 def output(params, images, labels, keys):
-    batch = batch_number(0, len(labels))._replace(image=None, labels=labels)
-    views = plain_views(images, None, keys, jnp.float32)
+    batch = batch_number(0, len(labels))._replace(image=images, labels=labels)
+    views = plain_views(batch, keys, jnp.float32)
     return method_of().loss(params, {}, {}, views, batch=batch, keys=keys, scalars={})
 
 

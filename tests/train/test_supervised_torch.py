@@ -118,7 +118,7 @@ def test_three_updates_in_float64_are_equal_to_1e_8(kind, train):
         state = as_float64(jax.jit(lambda: init_state(config, CHANNELS, jax.random.key(3)))())
         state = state._replace(step=state.step + 1)  # the learning rate of step 0 is 0
         begin = by_torch_name(jax.device_get(state.params))
-        step = jax.jit(step_function(config, method, schedules, lambda image, *_: image))
+        step = jax.jit(step_function(config, method, schedules, lambda batch, *_: batch.image))
         peer = Peer(config, jax.device_get(state.params), train)
         for number in range(1, 4):
             rng = np.random.default_rng(number)

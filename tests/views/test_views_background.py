@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from protloc_jax.views import background
-from protloc_jax.views.background import standardise, swap_backgrounds
+from protloc_jax.views.background import standardise
 
 # Compiled as they are used; one operation after the other costs the tests seconds.
 cell_share = jax.jit(background.cell_share, static_argnames="most")
@@ -97,58 +94,3 @@ def test_pasted_mask_makes_the_donors_centre_cell_one_of_the_others() -> None:
     donor = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0]], np.uint8)
     want = [[2, 2, 0, 0], [2, 1, 1, 0], [0, 1, 2, 2], [0, 0, 0, 0]]
     np.testing.assert_array_equal(pasted_mask(jnp.asarray(MASK), jnp.asarray(donor)), want)
-
-
-def batch(count: int = 5) -> tuple[jax.Array, jax.Array, jax.Array]:
-    rng = np.random.default_rng(3)
-    masks = np.stack([np.roll(MASK, i, axis=i % 2) for i in range(count)])
-    keys = jax.vmap(jax.random.key)(np.arange(count))
-    return jnp.asarray(rng.random((count, 4, 4, 3), np.float32)), jnp.asarray(masks), keys
-
-
-def test_swap_rolls_the_batch_and_matches_the_donor_to_the_cell() -> None:
-    images, masks, keys = batch()
-    out = jax.jit(partial(swap_backgrounds, probability=1.0))(images, masks, keys)
-    np.testing.assert_array_equal(out.donor, [4, 0, 1, 2, 3])
-    pixels = np.asarray(images, np.float64)
-    for i in range(5):
-        own, donor = pixels[i], pixels[i - 1]
-        z = (donor - donor.mean((0, 1))) / donor.std((0, 1))
-        want = np.where((np.asarray(masks[i]) == 1)[..., None], own, z * own.std((0, 1)) + own.mean((0, 1)))
-        np.testing.assert_allclose(out.image[i], want, atol=2e-6)
-        np.testing.assert_array_equal(out.mask[i], pasted_mask(masks[i], masks[i - 1]))
-
-
-def test_swap_draws_only_from_the_examples_own_key() -> None:
-    images, masks, keys = batch()
-    swap = jax.jit(partial(swap_backgrounds, reach=2, feather=2))
-    whole, again = swap(images, masks, keys), swap(images, masks, keys)
-    np.testing.assert_array_equal(whole.image, again.image)
-    swapped = np.asarray(whole.donor) != np.arange(5)
-    assert swapped.any() and not swapped.all()
-    np.testing.assert_array_equal(whole.image[~swapped], images[~swapped])
-    np.testing.assert_array_equal(whole.mask[~swapped], masks[~swapped])
-    # Examples 1 .. 3 keep their neighbours in a batch of four: the same swaps, whatever happens beside them.
-    part = swap(images[:4], masks[:4], keys[:4])
-    np.testing.assert_array_equal(part.donor[1:], whole.donor[1:4])
-    np.testing.assert_allclose(part.image[1:], whole.image[1:4], atol=1e-6)
-    other = swap(images, masks, jax.vmap(jax.random.key)(np.arange(5) + 1000))
-    assert not np.array_equal(other.image, whole.image)
-
-
-def test_swap_probability_none_and_statistics_given() -> None:
-    images, masks, keys = batch()
-    never, always = (jax.jit(partial(swap_backgrounds, probability=p)) for p in (0.0, 1.0))
-    np.testing.assert_array_equal(never(images, masks, keys).image, images)
-    out = always(images, masks, keys, mean=jnp.zeros((5, 3)), sd=jnp.ones((5, 3)))
-    np.testing.assert_array_equal(out.image, jnp.where((masks == 1)[..., None], images, jnp.roll(images, 1, axis=0)))
-
-
-def test_swap_refusals() -> None:
-    images, masks, keys = batch()
-    with pytest.raises(ValueError, match="rolls onto itself"):
-        swap_backgrounds(images, masks, keys, shift=5)
-    with pytest.raises(ValueError, match="reach=-1"):
-        swap_backgrounds(images, masks, keys, reach=-1)
-    with pytest.raises(ValueError, match="neither"):
-        swap_backgrounds(images, masks, keys, mean=jnp.zeros((5, 3)))

@@ -134,7 +134,8 @@ class Dino:
         """The DINO loss, and the student's CLS vectors [B, V, D] of the global views."""
         n_global, n_local = views.global_.shape[1], views.local.shape[1]
         shown = self._present(keys, TEACHER, n_global)
-        teacher_logits = self._prototypes(teacher, self._encode(teacher, views.global_, None, shown))
+        seen = views.global_ if views.teacher is None else views.teacher
+        teacher_logits = self._prototypes(teacher, self._encode(teacher, seen, None, shown))
 
         drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
         of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
