@@ -55,7 +55,7 @@ def test_batches_are_the_samplers_examples_whole_across_epochs(config: DataConfi
             assert batch.example.dtype == np.int32
             assert batch.image.dtype == np.uint8
             np.testing.assert_array_equal(batch.image, np.stack([image(i) for i in sampler.index(numbers).tolist()]))
-            assert batch.partner is batch.mask is batch.cell_line is None
+            assert batch.partner is batch.donor is batch.mask is batch.cell_line is None
 
 
 def test_labels_and_groups_belong_to_the_images(config: DataConfig) -> None:
@@ -120,6 +120,19 @@ def test_batches_stay_what_they_were(config: DataConfig) -> None:
         for _ in range(20):
             next(loader)
     np.testing.assert_array_equal(first.image, copy)
+
+
+def test_donors_are_the_samplers_on_any_number_of_hosts_and_after_a_restart(config: DataConfig) -> None:
+    config = replace(config, donor="any", mask=True)
+    whole = take(config, 7, global_batch=12)
+    want = Sampler(45, 3).donor(np.arange(84))
+    for step, batch in enumerate(whole):
+        np.testing.assert_array_equal(batch.donor, np.stack([image(int(i)) for i in want[12 * step : 12 * step + 12]]))
+    halves = [take(config, 7, global_batch=12, process_index=i, process_count=2) for i in (0, 1)]
+    for batch, first, second in zip(whole, *halves, strict=True):
+        np.testing.assert_array_equal(batch.donor, np.concatenate([first.donor, second.donor]))
+    again = take(config, 2, global_batch=12, start=48)
+    np.testing.assert_array_equal(again[1].donor, whole[5].donor)
 
 
 def test_partners_are_the_samplers(config: DataConfig, packed: Path) -> None:

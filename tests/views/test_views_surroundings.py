@@ -20,12 +20,13 @@ from protloc_jax.views.surroundings import moved
 
 CHANNELS = parse("protein,other")
 SIDE = 12
-TINY = {"global_size": 8, "local_size": 4, "n_local": 3}
+# Random crops, flips and turns, and little else to compile.
+TINY = {"global_size": 8, "local_size": 4, "n_local": 2, "drop_channel": 0.0, "gamma": 0.0, "shift": 0.0}
 # The crop is the whole image and nothing is augmented: a view is its source.
 BARE = ViewsConfig(
     "ours", drop_channel=0.0, flip_horizontal=0.0, flip_vertical=0.0, turn=0.0, gamma=0.0, gain=0.0, shift=0.0,
     normalise="none", global_size=SIDE, local_size=SIDE, global_scale=(1, 1), local_scale=(1, 1), ratio=(1, 1),
-    n_local=60,
+    n_local=30,
 )  # fmt: skip
 
 
@@ -69,39 +70,60 @@ def test_every_view_is_one_of_the_five_sources_as_often_as_asked(example):
             np.testing.assert_allclose(view[mask != 2], image[mask != 2], atol=1e-6)
             assert {tuple(pixel) for pixel in np.rint(view[mask == 2] * 255).astype(np.uint8)} <= free
         found[(names or ["alone"])[0]] += 1
-    share = np.array([found[name] for name in ("swap", "turned", "masked", "alone", "whole")]) / 62
-    np.testing.assert_allclose(share, [0.3, 0.2, 0.2, 0.1, 0.2], atol=0.15)  # 3 standard deviations of 62 draws
+    share = np.array([found[name] for name in ("swap", "turned", "masked", "alone", "whole")]) / 32
+    np.testing.assert_allclose(share, [0.3, 0.2, 0.2, 0.1, 0.2], atol=0.25)  # 3 standard deviations of 32 draws
     assert found["alone"] and found["whole"]
     np.testing.assert_allclose(got.teacher, np.stack([image] * 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("teacher", ["whole", "masked", "alone"])
-def test_the_teacher_sees_the_same_crops_and_augmentations_on_its_own_surroundings(example, teacher):
+@pytest.fixture(name="plain", scope="module")
+def _plain():
+    """Views [2, 8, 8, C] and [2, 4, 4, C] of crops [H, W, C] uint8 whose surroundings are left alone."""
+    run, key = jax.jit(make_views(ViewsConfig(**TINY), CHANNELS)), jax.vmap(jax.random.key)(jnp.asarray([5]))
+    return lambda crop: jax.tree.map(lambda x: np.asarray(x[0]), run(crop[None], key))
+
+
+@pytest.mark.parametrize("teacher", ["whole", "masked"])
+def test_the_teacher_sees_the_same_crops_and_augmentations_on_its_own_surroundings(example, plain, teacher):
     image, _, mask = example
-    config = ViewsConfig(**TINY, background=BackgroundViews(swap=1.0, teacher=teacher))
-    got = views(config, example)
-    plain = ViewsConfig(**TINY)
-    cell = (mask == 1)[..., None]
-    if teacher == "alone":
-        return np.testing.assert_raises(AssertionError, np.testing.assert_array_equal, got.teacher, got.global_)
-    shown = np.where(cell, image, 0) if teacher == "masked" else image
-    key = jax.vmap(jax.random.key)(jnp.asarray([5]))
-    want = jax.jit(make_views(plain, CHANNELS))(shown.astype(np.uint8), key)
-    np.testing.assert_allclose(got.teacher, want.global_[0], atol=1e-4)
+    got = views(ViewsConfig(**TINY, background=BackgroundViews(swap=1.0, teacher=teacher)), example)
+    shown = np.where((mask == 1)[..., None], image, 0) if teacher == "masked" else image
+    np.testing.assert_allclose(got.teacher, plain(shown[0].astype(np.uint8)).global_, atol=1e-4)
     assert not np.allclose(got.global_, got.teacher, atol=0.05)
 
 
-def test_without_changes_views_are_those_of_plain_crops(example):
+def test_the_teacher_may_see_the_cell_alone(example):
+    image, mask = example[0][0] / 255.0, example[2][0]
+    got = views(bare(masked=1.0, teacher="alone"), example)
+    for view in got.teacher:
+        np.testing.assert_allclose(view[mask != 2], image[mask != 2], atol=1e-6)
+        assert not np.allclose(view[mask == 2], image[mask == 2], atol=0.05)
+
+
+def test_without_changes_views_are_those_of_plain_crops(example, plain):
     image = example[0]
-    key = jax.vmap(jax.random.key)(jnp.asarray([5]))
-    want = jax.jit(make_views(ViewsConfig(**TINY), CHANNELS))(image, key)
+    want = plain(image[0])
     # A share of cell that every place has leaves boxes where they are; the path through masks is taken all the same.
     got = views(
         ViewsConfig(**TINY, background=BackgroundViews(cell_share=1e-9)), (image, None, np.ones_like(example[2]))
     )
     assert got.teacher is None
-    np.testing.assert_allclose(got.global_, want.global_[0], atol=1e-5)
-    np.testing.assert_allclose(got.local, want.local[0], atol=1e-5)
+    np.testing.assert_allclose(got.global_, want.global_, atol=1e-5)
+    np.testing.assert_allclose(got.local, want.local, atol=1e-5)
+
+
+def test_views_depend_on_the_example_alone():
+    rng = np.random.default_rng(1)
+    images, donors = (rng.integers(0, 255, (3, SIDE, SIDE, 2)).astype(np.uint8) for _ in range(2))
+    masks = rng.integers(0, 3, (3, SIDE, SIDE)).astype(np.uint8)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3))
+    config = ViewsConfig(**TINY, background=BackgroundViews(swap=0.5, alone=0.3, teacher="alone", cell_share=0.3))
+    run = jax.jit(make_views(config, CHANNELS))
+    whole = run(images, keys, donor=donors, mask=masks)
+    order = np.array([2, 0, 1])
+    turned = run(images[order], keys[order], donor=donors[order], mask=masks[order])
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(turned), strict=True):
+        np.testing.assert_array_equal(a[order], b)
 
 
 def test_teacher_student_sees_the_students_views(example):
@@ -119,7 +141,7 @@ def test_dilation_and_feather_are_drawn_for_each_view(example):
     assert sizes == [4, 12, 24]  # 2 x 2 pixels, and the discs of one and of two pixels around them
     soft = views(bare(swap=1.0, reach=0, feather=3, match="none"), (np.full_like(image, 255), donor, mask))
     edges = {round(float(view[4, 5, 0]), 4) for view in soft.local}
-    assert len(edges) > 20 and min(edges) >= 0 and 0.5 < max(edges) < 1
+    assert len(edges) > 10 and min(edges) >= 0 and 0.5 < max(edges) < 1
 
 
 def boxes(mask, least, count=40):
