@@ -136,7 +136,7 @@ def _pack_simulated(args: argparse.Namespace) -> int:
     config = configs.from_mapping(SimConfig, _given(args, SimConfig))
     if getattr(args, "layout", "records") == "raw":
         return simulate_raw.run(args, config)
-    for note in simulated.manifest_of(config).warnings():
+    for note in simulated.notes_of(config):
         print(f"note: {note}", file=sys.stderr)
     info = simulated.pack(
         config,

@@ -17,10 +17,11 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
 from protloc_jax.data.manifest import Manifest
-from protloc_jax.simulate import Field, SimConfig
+from protloc_jax.simulate import Field, SimConfig, neighbours
 
 GROUPS = ("protein", "primary", "complex", "plate", "well", "site", "cell_line")
 CELL_GROUPS = ("field", "cell", "row", "column", "phase", "coverage", "others", "neighbours", "neighbour_proteins")
+NEIGHBOUR_GROUPS = ("neighbour_kind", "neighbour_class")  # where SimConfig.neighbours is not plain
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def manifest_of(config: SimConfig) -> Manifest:
     if isinstance(config.domain, simulate.Screen):
         return _screen_manifest(config, table)
     mixed = config.pooled > 0 and not config.of_cells
-    groups = [name for name in (*GROUPS, *CELL_GROUPS) if name in table.columns]
+    groups = [name for name in (*GROUPS, *CELL_GROUPS, *NEIGHBOUR_GROUPS) if name in table.columns]
     columns = {
         "id": table["id"],
         "split": table["split"],
@@ -82,6 +83,18 @@ def manifest_of(config: SimConfig) -> Manifest:
         label_kind="none" if mixed else "multi",
         um_per_pixel=config.domain.um_per_pixel,
     )
+
+
+def notes_of(config: SimConfig) -> list[str]:
+    """What a user should know of a data set although it is no error: rare classes, and proteins that are left out."""
+    notes = manifest_of(config).warnings()
+    if config.neighbours != "plain":
+        notes += [
+            f"neighbours={config.neighbours}: in {split}, the cells of {len(names)} protein(s) are left out, for no "
+            f"other protein there is of their class (or of another): {manifests.capped(names, 100)}."
+            for split, names in neighbours.without_neighbours(config).items()
+        ]
+    return notes
 
 
 def _screen_manifest(config: SimConfig, table: pd.DataFrame) -> Manifest:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from protloc_jax import simulate
+from protloc_jax.cli.main import main
 from protloc_jax.data import records
 from protloc_jax.datasets import simulated
 from protloc_jax.simulate import SINGLE, SimConfig
@@ -58,3 +59,33 @@ def test_pooled_fields_are_not_given_the_label_of_one_protein():
     plain = simulated.manifest_of(dataclasses.replace(CELLS, unit="field", pooled=0.0))
     assert plain.label_kind == "multi"
     assert "protein" in plain.group_columns
+
+
+def test_neighbours_of_another_class_are_told_and_lost_proteins_are_noted(tmp_path, capsys):
+    options = ["--n-proteins", "24", "--tail", "0.05", "--fovs-per-protein", "1", "--size", "112"]
+    work = ["--workers", "0", "--quiet", "--out", str(tmp_path / "out")]
+    assert main(["data", "pack", "simulated", "--preset", "yeast", "--neighbours", "other_class", *options, *work]) == 0
+    notes = capsys.readouterr().err
+    with records.open(tmp_path / "out") as opened:
+        config = simulated.config_of(opened.info)
+        assert config is not None and config.neighbours == "other_class"
+        table = opened.manifest.table
+        assert set(table["neighbour_kind"]) == {"other_class"}
+        assert (table["neighbour_class"] != table["primary"]).all()
+        plain = simulate.catalogue(dataclasses.replace(config, neighbours="plain"))
+        assert set(table["id"]) < set(plain["id"])
+        row = int(np.argmax(table["others"]))
+        assert set(np.unique(opened.mask(row))) == {0, 1, 2}
+        np.testing.assert_array_equal(opened[row], simulate.render(config, table["id"][row]).image)
+    lost = plain[~plain["id"].isin(table["id"])]["protein"]
+    assert "neighbours=other_class: in val, the cells of" in notes
+    assert all(name in notes for name in lost.unique())
+
+
+def test_a_cell_alone_has_no_neighbours_in_its_mask_and_no_neighbour_class():
+    config = SimConfig(preset="yeast", n_proteins=24, tail=0.05, fovs_per_protein=1, size=112, neighbours="none")
+    manifest = simulated.manifest_of(config)
+    assert not any(manifest.table["neighbour_class"])
+    assert set(manifest.table["others"]) == {0.0}
+    _, mask = simulated.RenderedCells(config, simulate.catalogue(config))(0)
+    assert set(np.unique(mask)) == {0, 1}
