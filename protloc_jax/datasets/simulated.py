@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,26 @@ class Rendered:
     def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         field = simulate.render(self.config, row)
         return field.image, (field.cell_labels > 0).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class RenderedFields:
+    """Pixels [H, W, C] and label images [H, W] of the fields of a simulation (unit=field), by row. Picklable."""
+
+    config: SimConfig
+
+    def pixels(self, row: int) -> np.ndarray:
+        return _field(self.config, row).image
+
+    def labels(self, row: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(cells, nuclei); the pixels are not looked at."""
+        field = _field(self.config, row)
+        return field.cell_labels, field.nucleus_labels
+
+
+@lru_cache(maxsize=2)
+def _field(config: SimConfig, row: int) -> Field:
+    return simulate.render(config, row)
 
 
 @dataclass(frozen=True, eq=False)

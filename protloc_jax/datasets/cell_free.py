@@ -1,7 +1,7 @@
 """Patches without cells: a grid over a field, kept away from every cell's centre, and crops whose mask is empty.
 
 Source: Gupta, Moses and Lu (PMLR 311, 2025), appendix D.1. Single-cell crops always show their cell, so patches come
-from fields with label images: cut them with `free_corners` and `cut`, and give them the field's protein and class.
+from fields with label images (`free_patches` makes records of them).
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ class CellFreeConfig:
         float("inf"), "patches of larger pixel variance are dropped; whether the paper cuts above or below is unknown"
     )
     labelled: Literal["allow", "drop"] = opt(
-        "allow", "patches that pass but hold pixels of a cell: allow (published rule), or drop"
+        "allow",
+        "patches that pass but hold pixels of a cell: allow (published rule; their mask is 2 there), or drop",
     )
+    most: int = opt(0, "most patches of one field, drawn by seed, field and place; 0 = all")
+    seed: int = opt(0, "seed of most")
 
     def __post_init__(self) -> None:
         check_literals(self)
-        low = [f"{name}={getattr(self, name)}: at least {least}." for name, least in
-               (("size", 1), ("stride", 1), ("distance", 0), ("border", 0)) if getattr(self, name) < least]  # fmt: skip
+        least = {"size": 1, "stride": 1, "distance": 0, "border": 0, "most": 0}
+        low = [f"{k}={getattr(self, k)}: at least {least[k]}." for k in least if getattr(self, k) < least[k]]
         if low:
             raise ConfigError(" ".join(low))
 
