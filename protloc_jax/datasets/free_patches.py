@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from protloc_jax.config import ConfigError, to_dict
+from protloc_jax.config import ConfigError, from_mapping, to_dict
 from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
 from protloc_jax.data.manifest import CORE_COLUMNS, Manifest
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.datasets import simulated
-from protloc_jax.datasets.cell_free import CellFreeConfig, free_corners
+from protloc_jax.datasets.cell_free import CellFreeConfig, free_corners, grid
 from protloc_jax.datasets.crop_box import OTHER_CELLS
 from protloc_jax.datasets.crop_config import CropConfig
 from protloc_jax.datasets.crop_fields import (
@@ -51,6 +51,7 @@ _AT_ONCE = 256
 _HELD = 4
 
 # [H, W] int labels of field i, from its pixels.
+Cutter = Callable[[int], tuple[np.ndarray, np.ndarray]]
 LabelsOf = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -72,7 +73,7 @@ class Patches:
     """
 
     manifest: Manifest
-    cutter: PatchCutter
+    cutter: Cutter
     notes: list[str]
     counts: list[dict[str, Any]]
     source: str
@@ -116,7 +117,8 @@ def prepare(
             f"min_variance, max_variance: are of the protein's channel, and no channel (or more than one) of "
             f"{found.manifest.channels} has the role protein."
         )
-    task = _Task(found, labels, free, channel or 0)
+    whole = _removable(found, fields, free)
+    task = _Task(found, labels, free, channel or 0) if whole is None else _Emptied(found, whole, free)
     problems, placed = Problems(), []
     with Progress(progress, "patches", 0, found.manifest.n) as bar:
         for patches in ordered_map(task, range(found.manifest.n), count, at_once=_AT_ONCE):
@@ -143,7 +145,10 @@ def prepare(
         notes.append(f"{none:,} of {len(placed):,} fields have no patch without cells, see {DROPPED_FILE}.")
     manifest = _manifest(found.manifest, placed, notes)
     at = np.repeat(np.arange(len(placed)), [len(one.corners) for one in placed])
-    cutter = PatchCutter(found.pixels, labels, at, np.concatenate([one.corners for one in placed]), free.size)
+    corners = np.concatenate([one.corners for one in placed])
+    cutter: Cutter = PatchCutter(found.pixels, labels, at, corners, free.size)
+    if whole is not None:
+        cutter = simulated.EmptiedPatches(whole, tuple(found.manifest.ids[i] for i in at), corners, free)
     name = fields.name if isinstance(fields, FolderConfig) else "cell-free"
     return Patches(manifest, cutter, notes + manifest.warnings(), counts, _source(found, placed, free), name, parallel)
 
@@ -244,6 +249,34 @@ class _Task:
         return FieldPatches(kept, candidates, dropped, digest(labels, nuclei))
 
 
+@dataclass(frozen=True)
+class _Emptied:
+    """As _Task where cells in a patch's way are removed: the whole grid."""
+
+    fields: Fields
+    config: SimConfig
+    free: CellFreeConfig
+
+    def __call__(self, number: int) -> FieldPatches | str:
+        name = self.fields.manifest.ids[number]
+        corners = grid(self.fields.shapes[number], self.free)
+        kept = _drawn(corners, self.free, name)
+        dropped = {"near": 0, "drawn": len(corners) - len(kept)}
+        return FieldPatches(kept, len(corners), dropped, self.free.near.encode())
+
+
+def _removable(found: Fields, fields: FolderConfig | str | Path, free: CellFreeConfig) -> SimConfig | None:
+    """The simulation whose cells are to be removed; None where patches are only dropped."""
+    if free.near == "drop":
+        return None
+    if found.simulated is None:
+        where = fields.path if isinstance(fields, FolderConfig) else fields
+        raise ConfigError(f"near=remove: {where} holds real images; only from simulated fields can cells be removed.")
+    if free.min_variance > 0 or free.max_variance < np.inf:
+        raise ConfigError("near=remove: leave out min_variance and max_variance, all patches are fit.")
+    return from_mapping(SimConfig, found.simulated)
+
+
 def _inputs(
     fields: FolderConfig | str | Path, crop: CropConfig, segment: SegmentConfig, *, workers: int | None, progress: bool
 ) -> tuple[Fields, LabelsOf, str]:
@@ -322,6 +355,8 @@ def _source(fields: Fields, placed: list[FieldPatches], free: CellFreeConfig) ->
     for one in placed:
         found.update(one.digest + np.ascontiguousarray(one.corners, np.int64).tobytes())
     about: dict[str, Any] = {"cell_free": {"fields": fields.source, "size": free.size, "places": found.hexdigest()}}
+    if free.near == "remove":
+        about["cell_free"]["distance"] = free.distance
     if fields.simulated is not None:
         about["simulated"] = fields.simulated
     return json.dumps(about, sort_keys=True)

@@ -18,7 +18,10 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
 from protloc_jax.data.manifest import Manifest
+from protloc_jax.datasets.cell_free import CellFreeConfig, cut, in_the_way
 from protloc_jax.simulate import Field, SimConfig, neighbours
+from protloc_jax.simulate.layout import field_rows
+from protloc_jax.simulate.shot import field_cells
 
 GROUPS = ("protein", "primary", "complex", "plate", "well", "site", "cell_line")
 CELL_GROUPS = ("field", "cell", "row", "column", "phase", "coverage", "others", "neighbours", "neighbour_proteins")
@@ -52,6 +55,31 @@ class RenderedFields:
         """(cells, nuclei); the pixels are not looked at."""
         field = _field(self.config, row)
         return field.cell_labels, field.nucleus_labels
+
+
+@dataclass(frozen=True, eq=False)
+class EmptiedPatches:
+    """(patch [S, S, C], mask [S, S] uint8, all 0) of row i: a field rendered without the cells in the patch's way.
+
+    fields, corners  per row the field's id and the patch's upper left corner (row, column)
+    """
+
+    config: SimConfig
+    fields: tuple[str, ...]
+    corners: np.ndarray
+    free: CellFreeConfig
+
+    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        gone = in_the_way(cells_of(self.config, self.fields[row]), self.corners[row], self.free)
+        image = neighbours.without(self.config, self.fields[row], gone).image
+        patch = cut(image, self.corners[row][None], self.free.size)[0]
+        return patch, np.zeros(patch.shape[:2], np.uint8)
+
+
+@lru_cache(maxsize=4)
+def cells_of(config: SimConfig, field: str) -> np.ndarray:
+    """The label image [H, W] of the cells of a simulated field, without rendering it."""
+    return field_cells(config, field_rows(config)[field]).cell_labels
 
 
 @lru_cache(maxsize=2)

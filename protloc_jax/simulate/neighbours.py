@@ -9,7 +9,7 @@ same, bit for bit, whatever stands around it, and is what it sends out in the pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +102,16 @@ def render(config: SimConfig, field: str, label: int) -> Field:
     owners = [protein if other is None or k == label else other for k in number]
     amount = np.where(number == label, expression, beside)
     return fields.finish(row, protein, shot, owners, light, amount, only=only)
+
+
+def without(config: SimConfig, field: str, gone: Sequence[int]) -> Field:
+    """A plain field without the cells of these labels: no light of theirs, and no label."""
+    row = field_rows(config)[field]
+    shot, own, expression = _taken(config, field)
+    stays = (shot.cells.cell_labels > 0) & ~np.isin(shot.cells.cell_labels, gone)
+    protein = fields.own_protein(config, row)
+    owners = [protein] * len(shot.cells.shapes)
+    return fields.finish(row, protein, shot, owners, _beside(own, None, stays), expression, only=stays)
 
 
 def _beside(own: Light, others: Light | None, mine: np.ndarray) -> Light:
