@@ -65,7 +65,7 @@ def test_masks_for_yeast_crops_that_one_has_already():
 
 
 def test_the_recipe_of_the_background_study_finds_the_centre_cell_of_1632_yeast_crops():
-    """By a plain script of the recipe: 1,632 of 1,642 crops with 5 to 95 % in the cell (median 28 %), 13 % in others."""
+    """By a plain script of it: 1,632 of 1,642 crops with 5 to 95 % in the cell (median 28 %), 13 % in others."""
     pytest.importorskip("skimage", reason="scikit-image (extra 'segment') is missing")
     table = needs("yeast_gfp_single_cells/cells.csv")
     fields = FolderConfig(path=str(table), channels="gfp:protein,rfp:cytosol", labels=("localization",))
