@@ -137,9 +137,15 @@ _EXAMPLES = """examples:
   boxes of 1.5 cells, brought to 128 pixels, other cells taken out, at most 20 cells a field:
     protloc data crops fields.csv --channels nucleus,gfp:protein --cells cell_mask --nuclei nucleus_mask \\
         --box scaled --masked others --max-cells 20 --out records/cells
-  masks for crops that one has already (here of yeast, cells found in a cytosol channel):
+  masks for crops that one has already (here of yeast, cells of some 20 pixels found in a cytosol channel: sigma 1.5,
+  0.8 x Otsu, seeds 7 pixels apart); crops whose centre shows no cell, or one of too little or too much, are listed:
     protloc data crops cells.csv --channels gfp:protein,rfp:cytosol --segment nuclei --nucleus-channel rfp \\
-        --select centre --centre field --side 64 --margin 0 --out records/cells
+        --nucleus-diameter 20 --smooth 0.075 --seed-distance 0.35 --threshold-from zero \\
+        --select centre --centre field --side 64 --margin 0 --min-coverage 0.05 --max-coverage 0.95 --out records/cells
+  crops with a mask of the cell alone, a file a channel in a folder a protein (PIFiA's layout):
+    protloc data pack folder cells/ --pattern '{folder}/{protein}_{channel}_{cell}.tiff' \\
+        --channels gfp:protein,nucleus,cytosol --files gfp=ch1,nucleus=ch2,cytosol=ch3 \\
+        --masks '{folder}/{protein}_mask_{cell}.tiff' --out records/cells
   fields that are records already; no masks, nuclei found by a watershed:
     protloc data crops records/fields --segment nuclei --side 64 --out records/nuclei
 """

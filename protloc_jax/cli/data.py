@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
-from protloc_jax.cli import crops, prepare, quality, sheet, simulate_raw, split, tfds
+from protloc_jax.cli import cell_free, crops, prepare, quality, sheet, simulate_raw, split, tfds
 from protloc_jax.cli.options import add_fields as _add_fields
 from protloc_jax.cli.options import given as _given
 
 # Jobs with files of their own.
-JOBS = {"prepare": prepare, "crops": crops, "split": split, "qc": quality, "sheet": sheet, "tfds": tfds}
+JOBS = {
+    "prepare": prepare,
+    "crops": crops,
+    "cell-free": cell_free,
+    "split": split,
+    "qc": quality,
+    "sheet": sheet,
+    "tfds": tfds,
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -136,7 +144,7 @@ def _pack_simulated(args: argparse.Namespace) -> int:
     config = configs.from_mapping(SimConfig, _given(args, SimConfig))
     if getattr(args, "layout", "records") == "raw":
         return simulate_raw.run(args, config)
-    for note in simulated.manifest_of(config).warnings():
+    for note in simulated.notes_of(config):
         print(f"note: {note}", file=sys.stderr)
     info = simulated.pack(
         config,

@@ -115,7 +115,7 @@ def prepare(
         reasons = Counter(reason for _, _, reason, _ in left_out if reason != "note")
         shown = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
         raise DatasetError(f"no cell is left to cut out of {len(ids)} field(s): {shown}.")
-    notes = list(found.notes) + _notes(plans, found)
+    notes = list(found.notes) + _notes(plans, found, crop)
     manifest = cell_manifest(
         found.manifest, plans, crop, sizes, left_out, notes, separator=folder.label_separator if folder else ";"
     )
@@ -213,7 +213,7 @@ def _masks_folder(masks_out: str | Path | None, labels: Labels, ids: Sequence[st
     return Path(masks_out)
 
 
-def _notes(plans: list[FieldPlan], fields: Fields) -> list[str]:
+def _notes(plans: list[FieldPlan], fields: Fields, crop: CropConfig) -> list[str]:
     notes = []
     single = [i for i, plan in enumerate(plans) if plan.found == 1 and any("pieces" in e.detail for e in plan.left_out)]
     if single:
@@ -224,7 +224,17 @@ def _notes(plans: list[FieldPlan], fields: Fields) -> list[str]:
     empty = sum(1 for plan in plans if not plan.found)
     if empty:
         notes.append(f"{empty} of {len(plans)} label images hold no cell.")
+    if crop.select == "centre":
+        lost = [f"{fields.manifest.ids[i]} ({_why(plan)})" for i, plan in enumerate(plans) if not plan.cells]
+        if lost:
+            notes.append(f"{len(lost)} of {len(plans)} fields have no cell of their own: {capped(lost, 50)}.")
     return notes
+
+
+def _why(plan: FieldPlan) -> str:
+    """Why the cell at a field's centre is left out."""
+    others = [one for one in plan.left_out if one.reason not in ("not central", "note")]
+    return f"{others[0].reason}: {others[0].detail}" if others else "none at the centre"
 
 
 def _source(fields: Fields, crop: CropConfig, segment: SegmentConfig, sizes: Sizes, plans: list[FieldPlan]) -> str:

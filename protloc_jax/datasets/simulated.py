@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.data.info import RecordsInfo
 from protloc_jax.data.manifest import Manifest
-from protloc_jax.simulate import Field, SimConfig
+from protloc_jax.datasets.cell_free import CellFreeConfig, cut, in_the_way
+from protloc_jax.simulate import Field, SimConfig, neighbours
+from protloc_jax.simulate.layout import field_rows
+from protloc_jax.simulate.shot import field_cells
 
 GROUPS = ("protein", "primary", "complex", "plate", "well", "site", "cell_line")
 CELL_GROUPS = ("field", "cell", "row", "column", "phase", "coverage", "others", "neighbours", "neighbour_proteins")
+NEIGHBOUR_GROUPS = ("neighbour_kind", "neighbour_class")  # where SimConfig.neighbours is not plain
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,51 @@ class Rendered:
     def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         field = simulate.render(self.config, row)
         return field.image, (field.cell_labels > 0).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class RenderedFields:
+    """Pixels [H, W, C] and label images [H, W] of the fields of a simulation (unit=field), by row. Picklable."""
+
+    config: SimConfig
+
+    def pixels(self, row: int) -> np.ndarray:
+        return _field(self.config, row).image
+
+    def labels(self, row: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(cells, nuclei); the pixels are not looked at."""
+        field = _field(self.config, row)
+        return field.cell_labels, field.nucleus_labels
+
+
+@dataclass(frozen=True, eq=False)
+class EmptiedPatches:
+    """(patch [S, S, C], mask [S, S] uint8, all 0) of row i: a field rendered without the cells in the patch's way.
+
+    fields, corners  per row the field's id and the patch's upper left corner (row, column)
+    """
+
+    config: SimConfig
+    fields: tuple[str, ...]
+    corners: np.ndarray
+    free: CellFreeConfig
+
+    def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        gone = in_the_way(cells_of(self.config, self.fields[row]), self.corners[row], self.free)
+        image = neighbours.without(self.config, self.fields[row], gone).image
+        patch = cut(image, self.corners[row][None], self.free.size)[0]
+        return patch, np.zeros(patch.shape[:2], np.uint8)
+
+
+@lru_cache(maxsize=4)
+def cells_of(config: SimConfig, field: str) -> np.ndarray:
+    """The label image [H, W] of the cells of a simulated field, without rendering it."""
+    return field_cells(config, field_rows(config)[field]).cell_labels
+
+
+@lru_cache(maxsize=2)
+def _field(config: SimConfig, row: int) -> Field:
+    return simulate.render(config, row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +117,7 @@ def manifest_of(config: SimConfig) -> Manifest:
     if isinstance(config.domain, simulate.Screen):
         return _screen_manifest(config, table)
     mixed = config.pooled > 0 and not config.of_cells
-    groups = [name for name in (*GROUPS, *CELL_GROUPS) if name in table.columns]
+    groups = [name for name in (*GROUPS, *CELL_GROUPS, *NEIGHBOUR_GROUPS) if name in table.columns]
     columns = {
         "id": table["id"],
         "split": table["split"],
@@ -82,6 +132,18 @@ def manifest_of(config: SimConfig) -> Manifest:
         label_kind="none" if mixed else "multi",
         um_per_pixel=config.domain.um_per_pixel,
     )
+
+
+def notes_of(config: SimConfig) -> list[str]:
+    """What a user should know of a data set although it is no error: rare classes, and proteins that are left out."""
+    notes = manifest_of(config).warnings()
+    if config.neighbours != "plain":
+        notes += [
+            f"neighbours={config.neighbours}: in {split}, the cells of {len(names)} protein(s) are left out, for no "
+            f"other protein there is of their class (or of another): {manifests.capped(names, 100)}."
+            for split, names in neighbours.without_neighbours(config).items()
+        ]
+    return notes
 
 
 def _screen_manifest(config: SimConfig, table: pd.DataFrame) -> Manifest:

@@ -50,6 +50,10 @@ class SegmentConfig:
     smooth: float = opt(0.03, "sigma of the smoothing before thresholds, as a share of the diameter")
     nucleus_threshold: float = opt(0.8, "factor on Otsu's threshold of the nucleus channel, above the background")
     cell_threshold: float = opt(0.2, "factor on Otsu's threshold of the cell channel, above the background")
+    threshold_from: Literal["background", "zero"] = opt(
+        "background",
+        "what the factors count from: the background (the median of what lies below Otsu's threshold), or 0",
+    )
     cell_reach: float = opt(2.0, "cells end this far from their nucleus, in nucleus diameters")
 
     def __post_init__(self) -> None:
@@ -112,7 +116,7 @@ def segment_nuclei(plane: np.ndarray, config: SegmentConfig, *, um_per_pixel: fl
     light = plane.astype(np.float32)
     diameter = config.diameter(um_per_pixel) or _diameter(light, config)
     smoothed = ndimage.gaussian_filter(light, max(0.7, config.smooth * diameter))
-    inside = ndimage.binary_fill_holes(smoothed > _threshold(smoothed, config.nucleus_threshold))
+    inside = ndimage.binary_fill_holes(smoothed > _threshold(smoothed, config.nucleus_threshold, config))
     assert inside is not None
     inside = _without_small(inside, 0.1 * math.pi * diameter**2 / 4)
     distance = ndimage.distance_transform_edt(inside)
@@ -151,7 +155,7 @@ def segment_cells(
     away = ndimage.distance_transform_edt(nuclei == 0)
     assert isinstance(away, np.ndarray)
     if smoothed.min() < smoothed.max():
-        inside = smoothed > _threshold(smoothed, config.cell_threshold)
+        inside = smoothed > _threshold(smoothed, config.cell_threshold, config)
     else:
         inside = np.ones(plane.shape, bool)
     inside = (inside & (away <= config.cell_reach * diameter)) | (nuclei > 0)
@@ -165,7 +169,7 @@ def segment_cells(
 def _diameter(light: np.ndarray, config: SegmentConfig) -> float:
     """Typical diameter: twice the greatest depth of the bright pieces, their median weighted by area."""
     smoothed = ndimage.gaussian_filter(light, 1.0)
-    pieces, count = pieces_of(smoothed > _threshold(smoothed, config.nucleus_threshold))
+    pieces, count = pieces_of(smoothed > _threshold(smoothed, config.nucleus_threshold, config))
     filled = ndimage.distance_transform_edt(ndimage.binary_fill_holes(pieces > 0))
     areas = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     depths = np.asarray(ndimage.maximum(filled, pieces, np.arange(1, count + 1)))
@@ -177,9 +181,11 @@ def _diameter(light: np.ndarray, config: SegmentConfig) -> float:
     return max(4.0, 2 * float(depths[keep][order][np.searchsorted(share, 0.5)]))
 
 
-def _threshold(smoothed: np.ndarray, factor: float) -> float:
-    """Otsu's threshold, its height above the background (the median of what lies below it) times `factor`."""
+def _threshold(smoothed: np.ndarray, factor: float, config: SegmentConfig) -> float:
+    """Otsu's threshold, its height above the background (the median of what lies below it), or above 0, by `factor`."""
     otsu = float(_skimage("filters").threshold_otsu(smoothed))
+    if config.threshold_from == "zero":
+        return factor * otsu
     below = smoothed[smoothed <= otsu]
     background = float(np.median(below)) if below.size else float(smoothed.min())
     return background + factor * (otsu - background)

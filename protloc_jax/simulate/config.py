@@ -24,6 +24,8 @@ SCREEN_FIELDS = {
     "cell_lines": (),
 }
 MOST_DOSES = 8
+NEIGHBOURS = ("field", "same_class", "other_class", "none")
+DRAWN = ("same_class", "other_class")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class SimConfig:
     )
     background: Literal["keep", "mask"] = opt("keep", "what stands around a cut-out cell: its surroundings, or zeros")
     pooled: float = opt(0.0, "chance of each cell to carry a protein drawn anew (from the same split), not its field's")
+    neighbours: Literal["plain", "field", "same_class", "other_class", "none"] = opt(
+        "plain",
+        "what a single cell stands among: plain (cells of its own protein), or, with the same cells in all four and "
+        "the neighbours' class in the manifest, field (the same), same_class (another protein of its primary class), "
+        "other_class (a protein of another) or none (alone)",
+    )
+    neighbour_draw: int = opt(0, "which of the independent draws of a cell's neighbours (same_class, other_class)")
     n_compounds: int = opt(0, "screens: compounds (rxrx1: siRNAs; rxrx19a: drugs); 0 is the preset's own number")
     doses: int = opt(0, "screens: doses of each compound, up to 8; 0 is the preset's own number")
     replicates: int = opt(0, "screens: plates of one layout; 0 is the preset's own number")
@@ -73,7 +82,9 @@ class SimConfig:
             hint = nearest(str(self.difficulty), levels)
             problems.append(f"difficulty: unknown {self.difficulty!r}; valid: {', '.join(levels)}.{hint}")
         counts = (("n_proteins", 1), ("fovs_per_protein", 1), ("size", 32))
-        counts += tuple((name, 0) for name in ("n_compounds", "doses", "replicates", "sites", "batches"))
+        counts += tuple(
+            (name, 0) for name in ("n_compounds", "doses", "replicates", "sites", "batches", "neighbour_draw")
+        )
         for field, low in counts:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -135,7 +146,12 @@ class SimConfig:
 def cell_problems(config: SimConfig, preset: Preset | None) -> list[str]:
     """What is wrong with the fields that concern single cells and pooled fields; `preset` is None where unknown."""
     problems = []
-    for field, valid in (("unit", ("preset", "field", "cell")), ("background", ("keep", "mask"))):
+    modes = (
+        ("unit", ("preset", "field", "cell")),
+        ("background", ("keep", "mask")),
+        ("neighbours", ("plain", *NEIGHBOURS)),
+    )
+    for field, valid in modes:
         value = getattr(config, field)
         if value not in valid:
             hint = nearest(str(value), valid)
@@ -152,6 +168,15 @@ def cell_problems(config: SimConfig, preset: Preset | None) -> list[str]:
     elif cells and isinstance(config.size, int) and config.size <= preset.crop:
         wanted = f"the {preset.crop} pixels of a cell of {preset.name}"
         problems.append(f"size: a field must exceed {wanted}, got {config.size!r}")
+    told = config.neighbours != "plain"
+    if told and not cells:
+        problems.append("neighbours: only single cells have neighbours that are drawn for them (unit=cell)")
+    if told and "protein" not in preset.roles:
+        problems.append(f"neighbours: {preset.name} shows no protein")
+    if told and config.pooled:
+        problems.append("neighbours: pooled draws them too; give one of the two")
+    if config.neighbour_draw and config.neighbours not in DRAWN:
+        problems.append(f"neighbour_draw: nothing is drawn unless neighbours is {' or '.join(DRAWN)}")
     if not cells and config.background == "mask":
         problems.append("background: only around single cells can it be masked (unit=cell)")
     return problems

@@ -28,15 +28,24 @@ def draw_expression(rng: np.random.Generator, protein: Protein, cells: Cells) ->
 
 
 def densities(
-    specimen: Specimen, classes: Mapping[str, str], protein: Protein, scene: Scene, expression: np.ndarray
+    specimen: Specimen,
+    classes: Mapping[str, str],
+    protein: Protein,
+    scene: Scene,
+    expression: np.ndarray,
+    *,
+    address: str = "protein",
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Class maps whose means over cells are the protein's weights, and the diffuse pool with mean about 1."""
+    """Class maps whose means over cells are the protein's weights, and the diffuse pool with mean about 1.
+
+    `address` names the draws of the maps.
+    """
     cells = scene.cells
     painted, area = cells.per_cell(expression), max(float(cells.inside.sum()), 1.0)
     density = {}
     for name, weight in protein.weights.items():
         build = specimen.builders[classes[name]]
-        part = build(scene, scene.stream(f"protein:{name}"), protein.texture) * painted
+        part = build(scene, scene.stream(f"{address}:{name}"), protein.texture) * painted
         total = float(part.sum(dtype=np.float64))
         density[name] = (part * (weight * area / total if total > 1e-6 * area else 0.0)).astype(np.float32)
     pool = specimen.pool(cells) * painted

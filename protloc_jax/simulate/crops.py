@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -18,11 +18,12 @@ import pandas as pd
 import scipy.ndimage
 
 from protloc_jax.config import nearest
-from protloc_jax.simulate import fields
+from protloc_jax.simulate import fields, neighbours
 from protloc_jax.simulate.config import SimConfig
-from protloc_jax.simulate.fields import Field, field_cells
-from protloc_jax.simulate.layout import cached_catalogue
+from protloc_jax.simulate.field import Field
+from protloc_jax.simulate.layout import cached_catalogue, field_rows
 from protloc_jax.simulate.pooled import cell_proteins
+from protloc_jax.simulate.shot import field_cells
 
 LEAST_COVER, MOST_COVER = 0.05, 0.95
 _KEY = re.compile(r"(.+)-c(\d+)")
@@ -32,6 +33,7 @@ COLUMNS = (
     "cell", "row", "column", "phase", "coverage", "others", "neighbours",
     "neighbour_proteins",
 )  # fmt: skip
+NEIGHBOUR_COLUMNS = ("neighbour_kind", "neighbour_class")  # of data sets whose `neighbours` are not plain
 
 
 def _box(row: int, column: int, side: int) -> tuple[slice, slice]:
@@ -40,6 +42,8 @@ def _box(row: int, column: int, side: int) -> tuple[slice, slice]:
 
 def cells_of_field(config: SimConfig, field_row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the cells of one field, in order of their labels, from its geometry alone."""
+    if not neighbours.told(config, field_row):
+        return []
     cells, side = field_cells(config, field_row), config.domain.crop
     labels, size = cells.cell_labels, cells.cell_labels.shape[0]
     owners = cell_proteins(config, field_row, len(cells.shapes))
@@ -60,6 +64,16 @@ def cells_of_field(config: SimConfig, field_row: Mapping[str, Any]) -> list[dict
         for label in np.flatnonzero(counts).tolist():
             beside[owners[label - 1].name] = beside.get(owners[label - 1].name, 0) + int(counts[label])
         own = owners[k]
+        extra: dict[str, Any] = {}
+        if config.neighbours != "plain":
+            drawn = neighbours.neighbour_of(config, field_row, k + 1)
+            if drawn is None:
+                counts[:] = 0
+            beside = {drawn.name: int(counts.sum())} if drawn is not None and counts.any() else {}
+            extra = {
+                "neighbour_kind": config.neighbours,
+                "neighbour_class": drawn.primary if drawn is not None else "",
+            }
         rows.append(
             {
                 **{name: field_row[name] for name in ("plate", "well", "site", "cell_line", "split")},
@@ -78,6 +92,7 @@ def cells_of_field(config: SimConfig, field_row: Mapping[str, Any]) -> list[dict
                 "others": round(float(counts.sum() / side**2), 4),
                 "neighbours": int(np.count_nonzero(counts)),
                 "neighbour_proteins": ";".join(sorted(beside, key=lambda name: (-beside[name], name))),
+                **extra,
             }
         )
     return rows
@@ -87,17 +102,18 @@ def cells_of_field(config: SimConfig, field_row: Mapping[str, Any]) -> list[dict
 def cached_cells(config: SimConfig) -> pd.DataFrame:
     """The shared table behind the catalogue of single cells; callers must not write to it."""
     rows = [row for one in cached_catalogue(config).to_dict("records") for row in cells_of_field(config, one)]
+    if not rows and not any(neighbours.told(config, one) for one in cached_catalogue(config).to_dict("records")):
+        raise ValueError(
+            f"neighbours={config.neighbours}: no protein has another one of its class and one of another class in its "
+            f"split: give more than n_proteins={config.n_proteins}"
+        )
     if not rows:
         raise ValueError(
             f"none of the {len(cached_catalogue(config))} fields of {config.size} pixels has a whole cell whose "
             f"{config.domain.crop} pixels fit in: make them larger (size)"
         )
-    return pd.DataFrame({name: [row[name] for row in rows] for name in COLUMNS})
-
-
-@lru_cache(maxsize=8)
-def _field_rows(config: SimConfig) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in cached_catalogue(config).to_dict("records")}
+    names = COLUMNS if config.neighbours == "plain" else (*COLUMNS, *NEIGHBOUR_COLUMNS)
+    return pd.DataFrame({name: [row[name] for row in rows] for name in names})
 
 
 def cell_row(config: SimConfig, key: str) -> dict[str, Any]:
@@ -105,7 +121,7 @@ def cell_row(config: SimConfig, key: str) -> dict[str, Any]:
 
     Raises ValueError for a key of no field, or of a cell that is not taken, naming those that are.
     """
-    match, known = _KEY.fullmatch(key), _field_rows(config)
+    match, known = _KEY.fullmatch(key), field_rows(config)
     field = match[1] if match else key
     if match is None or field not in known:
         raise ValueError(f"{key!r} is no cell of this data set: no field {field!r}.{nearest(field, known)}")
@@ -120,7 +136,7 @@ def field_and_box(config: SimConfig, row: Mapping[str, Any]) -> tuple[dict[str, 
 
     Raises ValueError where the data set has no such field.
     """
-    known = _field_rows(config)
+    known = field_rows(config)
     if row["field"] not in known:
         raise ValueError(f"row {row['id']!r}: field {row['field']!r} is not of this data set")
     return known[row["field"]], _box(int(row["row"]), int(row["column"]), config.domain.crop)
@@ -163,7 +179,14 @@ def cut(field: Field, row: Mapping[str, Any], *, side: int, background: str = "k
 
 @lru_cache(maxsize=2)
 def _rendered(config: SimConfig, field: str) -> Field:
-    return fields.render(config, _field_rows(config)[field])
+    return fields.render(config, field_rows(config)[field])
+
+
+def _whole(config: SimConfig, row: Mapping[str, Any]) -> Field:
+    """The rendered field of a cell's row; where its neighbours are drawn for it, a field of its own."""
+    if neighbours.drawn(config):
+        return neighbours.render(config, str(row["field"]), int(row["cell"]))
+    return _rendered(config, str(row["field"]))
 
 
 def render(config: SimConfig, row: int | str | Mapping[str, Any] | pd.Series) -> Field:
@@ -178,10 +201,9 @@ def render(config: SimConfig, row: int | str | Mapping[str, Any] | pd.Series) ->
         chosen = _at(config, int(row))
     else:
         chosen = dict(row)
-        if chosen["field"] not in _field_rows(config):
+        if chosen["field"] not in field_rows(config):
             raise ValueError(f"row {chosen['id']!r}: field {chosen['field']!r} is not of this data set")
-    field = _rendered(config, str(chosen["field"]))
-    label = int(chosen["cell"])
+    field, label = _whole(config, chosen), int(chosen["cell"])
     names = field.truth["cell_proteins"]
     if not 0 < label <= len(names) or names[label - 1] != chosen["protein"]:
         raise ValueError(f"row {chosen['id']!r}: the cell has another protein here; is it from another config?")
@@ -198,9 +220,17 @@ def _at(config: SimConfig, position: int) -> dict[str, Any]:
 def render_many(config: SimConfig, indices: Sequence[int] | None, *, workers: int | None) -> Iterator[Field]:
     """Render many cells in order; cells of one field that follow each other share one rendering."""
     positions = range(len(cached_cells(config))) if indices is None else indices
-    at = {name: number for number, name in enumerate(_field_rows(config))}
     wanted = (_at(config, int(index)) for index in positions)
+    if neighbours.drawn(config):
+        groups = [list(rows) for _, rows in groupby(wanted, lambda row: row["field"])]
+        yield from fields.in_order(partial(_render_some, config), groups, workers)
+        return
+    at = {name: number for number, name in enumerate(field_rows(config))}
     runs = [(name, list(rows)) for name, rows in groupby(wanted, lambda row: row["field"])]
     rendered = fields.render_many(config, [at[name] for name, _ in runs], workers=workers)
     for (_, rows), field in zip(runs, rendered, strict=True):
         yield from (cut(field, row, side=config.domain.crop, background=config.background) for row in rows)
+
+
+def _render_some(config: SimConfig, rows: Sequence[Mapping[str, Any]]) -> list[Field]:
+    return [render(config, row) for row in rows]

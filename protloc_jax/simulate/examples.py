@@ -22,7 +22,9 @@ def catalogue(config: SimConfig) -> pd.DataFrame:
     Columns of cells: the same, of the cell's own protein, and field (id), cell (label in the field), row and column
     (centre of its box, pixels of the field), phase (of the cell cycle, 0–1), coverage and others (shares of the image
     that the cell and other cells cover), neighbours (number of other cells in the image), neighbour_proteins (theirs,
-    joined by ';', those of most area first). Making it draws the geometry of every field, some 50 ms each.
+    joined by ';', those of most area first); where `neighbours` is not plain also neighbour_kind (its value) and
+    neighbour_class (primary class of the neighbours, empty where there are none). Making it draws the geometry of every
+    field, some 50 ms each.
     """
     return crops.cached_cells(config).copy() if config.of_cells else layout.catalogue(config)
 

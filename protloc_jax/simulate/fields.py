@@ -6,8 +6,9 @@ import json
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,22 +16,16 @@ import numpy as np
 import pandas as pd
 
 from protloc_jax.config import nearest
-from protloc_jax.simulate import camera
 from protloc_jax.simulate.config import SimConfig
-from protloc_jax.simulate.contents import densities, draw_expression, mix_by_cell, pooled_densities
-from protloc_jax.simulate.exposure import LEVELS, mix
+from protloc_jax.simulate.contents import densities, draw_expression, pooled_densities
 from protloc_jax.simulate.field import Field
-from protloc_jax.simulate.geometry import Cells
-from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.layout import cached_catalogue, proteins_by_name
 from protloc_jax.simulate.pooled import cell_proteins
 from protloc_jax.simulate.presets_screens import Screen
 from protloc_jax.simulate.proteins import Protein
 from protloc_jax.simulate.screens import render_screen
-from protloc_jax.simulate.specimens import SPECIMENS
-from protloc_jax.simulate.structures import Scene
+from protloc_jax.simulate.shot import Light, Shot, arrive, develop, sent, take
 
-BAD_FIELDS = 0.02  # share of out-of-focus or dirty fields at nuisance 1
 GROUP = 4  # fields a worker renders before it answers
 
 
@@ -43,7 +38,8 @@ def _row(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -
     return table.iloc[int(row_or_index)].to_dict()
 
 
-def _protein(config: SimConfig, row: Mapping[str, Any]) -> Protein:
+def own_protein(config: SimConfig, row: Mapping[str, Any]) -> Protein:
+    """The protein of a catalogue row; raises ValueError for a row of another configuration."""
     known = proteins_by_name(config)
     name = row["protein"]
     if name not in known:
@@ -56,29 +52,6 @@ def _protein(config: SimConfig, row: Mapping[str, Any]) -> Protein:
     return known[name]
 
 
-def field_cells(config: SimConfig, row: Mapping[str, Any]) -> Cells:
-    """The cells of the field of a catalogue row, without rendering anything."""
-    plate, well, site = str(row["plate"]), str(row["well"]), int(row["site"])
-    edge = config.nuisance * on_edge(well)
-    well_rng = generator(config.seed, config.preset, plate, well, "well")
-    crowding = float(np.exp(0.12 * config.nuisance * well_rng.standard_normal() - 0.12 * edge))
-    rng, preset = generator(config.seed, config.preset, plate, well, site, "cells"), config.domain
-    make = SPECIMENS[preset.specimen].make
-    return make(rng, preset, preset.cell_lines[row["cell_line"]], config.size, crowding=crowding)
-
-
-def on_edge(well: str) -> bool:
-    """Whether a well lies on the rim of a 96-well plate."""
-    return well[0] in "AH" or well[1:] in ("01", "12")
-
-
-def _stain(scene: Scene, role: str, photons: float) -> np.ndarray:
-    """A reference channel in expected photons: the bright part of its structure reaches `photons`."""
-    structure = scene.get("chromatin" if role == "nucleus" else role)
-    bright = float(np.quantile(structure, 0.995))
-    return structure * np.float32(photons / max(bright, 1e-6))
-
-
 def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series) -> Field:
     """Render one field of view from its catalogue row (or the row's position), independent of all others.
 
@@ -88,82 +61,38 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
     row = _row(config, row_or_index)
     if isinstance(config.domain, Screen):
         return render_screen(config, row)
-    protein, preset, level = _protein(config, row), config.domain, LEVELS[config.difficulty]
-    plate, well, site = str(row["plate"]), str(row["well"]), int(row["site"])
-
-    def stream(purpose: str) -> np.random.Generator:
-        return generator(config.seed, config.preset, plate, well, site, purpose)
-
-    edge = config.nuisance * on_edge(well)
-    cells, specimen = field_cells(config, row), SPECIMENS[preset.specimen]
-    scene = Scene(cells, stream, recipes=specimen.shared)
-
-    rng = stream("exposure")
-    quality = str(rng.choice(["out_of_focus", "debris"])) if rng.random() < BAD_FIELDS * config.nuisance else "ok"
-    brightness, contrast = float(np.exp(0.3 * rng.standard_normal())), float(rng.uniform(*level.contrast))
-    defocus = preset.defocus * float(rng.uniform(0, level.defocus)) + (1.5 if quality == "out_of_focus" else 0.0)
-    effects = [
-        camera.draw_plate_effects(generator(config.seed, config.preset, plate, channel), config.nuisance)
-        for channel in preset.channels
-    ]
-    lenses = [
-        camera.Lens(
-            cells.shape,
-            # Reference stains are focused on; they blur only half as much as the protein.
-            camera.psf_sigma(preset, optics.wavelength, defocus if role == "protein" else 0.5 * defocus)
-            * effect.psf
-            / preset.um_per_pixel,
-            min(0.8, preset.haze * effect.haze),
-            preset.haze_sigma / preset.um_per_pixel,
-        )
-        for role, optics, effect in zip(preset.roles, preset.optics, effects, strict=True)
-    ]
-
-    owners = cell_proteins(config, row, len(cells.shapes))
+    protein, shot = own_protein(config, row), take(config, row)
+    owners = cell_proteins(config, row, len(shot.cells.shapes))
     if config.pooled:
-        density, pool, expression = pooled_densities(specimen, preset.classes, owners, scene)
+        density, pool, expression = pooled_densities(shot.specimen, shot.preset.classes, owners, shot.scene)
+        light = sent(shot, density, pool, expression, by_cell=True)
     else:
-        expression = draw_expression(stream("protein"), protein, cells)
-        density, pool = densities(specimen, preset.classes, protein, scene, expression)
-    structure = np.stack(list(density.values())).sum(axis=0, dtype=np.float32)
-    lens = lenses[preset.roles.index("protein")]
-    blurred, blurred_pool = lens(structure), lens(pool)
-    photons = level.photons * brightness
-    if config.pooled or preset.contrast_of == "cell":
-        share, pool_share = mix_by_cell(cells, blurred, blurred_pool, contrast, expression)
-        protein_light = np.float32(photons) * lens(share * structure + pool_share * pool)
-        bright = np.float32(photons) * share
-    else:
-        share, pool_share = mix(blurred, blurred_pool, contrast)
-        photons = photons * float(cells.inside.mean())
-        protein_light = np.float32(photons) * (share * blurred + pool_share * blurred_pool)
-        bright = np.float32(photons * share)
-    density = {name: part * bright for name, part in density.items()}
+        light, expression = alone(shot, protein)
+    return finish(row, protein, shot, owners, light, expression)
 
-    levels = [
-        level.photons if role == "protein" else o.photons for role, o in zip(preset.roles, preset.optics, strict=True)
-    ]
-    arrived = [
-        protein_light if role == "protein" else lens(_stain(scene, role, optics.photons))
-        for role, optics, lens in zip(preset.roles, preset.optics, lenses, strict=True)
-    ]
-    if quality == "debris":
-        speck = camera.debris(stream("debris"), cells.shape, cells.um)
-        arrived = [
-            light + np.float32(unit) * lens(speck) for light, unit, lens in zip(arrived, levels, lenses, strict=True)
-        ]
-    strength = np.array([effect.bleed for effect in effects])[:, None]
-    arrived = camera.bleed(arrived, levels, strength * camera.bleed_matrix(preset))
 
-    channels = []
-    for index, (role, optics, effect) in enumerate(zip(preset.roles, preset.optics, effects, strict=True)):
-        light = arrived[index] * (effect.exposure * camera.illumination(cells.shape, effect.tilt))
-        light += optics.background * effect.background * levels[index] / 100.0 * (1 + 0.2 * edge)
-        gain = (preset.protein_grey if role == "protein" else preset.stain_grey) / levels[index]
-        offset = preset.offset * (1 + effect.offset)
-        channels.append(
-            camera.expose(stream(f"camera:{preset.channels[index]}"), light, preset, gain=gain, offset=offset)
-        )
+def alone(shot: Shot, protein: Protein, *, address: str = "protein") -> tuple[Light, np.ndarray]:
+    """What the cells of a field send out if all of them carry one protein, and its amount in each [K].
+
+    `address` names the draws, so that several proteins can be put into one field.
+    """
+    expression = draw_expression(shot.stream(address), protein, shot.cells)
+    contents = densities(shot.specimen, shot.preset.classes, protein, shot.scene, expression, address=address)
+    return sent(shot, *contents, expression, by_cell=shot.preset.contrast_of == "cell"), expression
+
+
+def finish(
+    row: Mapping[str, Any],
+    protein: Protein,
+    shot: Shot,
+    owners: Sequence[Protein],
+    light: Light,
+    expression: np.ndarray,
+    *,
+    only: np.ndarray | None = None,
+) -> Field:
+    """The field of a catalogue row with its image and truth; `only` [H, W] bool: the pixels whose cells are there."""
+    cells = shot.cells
     truth = {
         "id": row["id"],
         "protein": protein.name,
@@ -172,15 +101,17 @@ def render(config: SimConfig, row_or_index: int | Mapping[str, Any] | pd.Series)
         "complex": protein.complex,
         "cell_proteins": tuple(owner.name for owner in owners),
         "cell_line": row["cell_line"],
-        "quality": quality,
-        "defocus": defocus,
-        "contrast": contrast,
+        "quality": shot.quality,
+        "defocus": shot.defocus,
+        "contrast": shot.contrast,
         "expression": expression,
         "phase": cells.shapes.phase,
         "stage": cells.shapes.stage,
         "mtoc": cells.mtoc,
     }
-    return Field(np.stack(channels, -1), cells.nucleus_labels, cells.cell_labels, density, truth)
+    image, labels = develop(shot, arrive(shot, light), only=only), (cells.nucleus_labels, cells.cell_labels)
+    nuclei, whole = labels if only is None else (np.where(only, part, 0) for part in labels)
+    return Field(image, nuclei, whole, light.density, truth)
 
 
 def _render_some(config: SimConfig, indices: Sequence[int]) -> list[Field]:
@@ -190,28 +121,38 @@ def _render_some(config: SimConfig, indices: Sequence[int]) -> list[Field]:
 def render_many(
     config: SimConfig, indices: Sequence[int] | None = None, *, workers: int | None = None
 ) -> Iterator[Field]:
-    """Render many fields in order; the result does not depend on `workers`.
+    """Render many fields in order; the result does not depend on `workers` (as in `in_order`)."""
+    positions = [int(index) for index in (range(len(cached_catalogue(config))) if indices is None else indices)]
+    groups = [positions[start : start + GROUP] for start in range(0, len(positions), GROUP)]
+    return in_order(partial(_render_some, config), groups, workers if len(positions) > 1 else 0)
+
+
+def in_order(
+    job: Callable[[Sequence[Any]], list[Field]], groups: Sequence[Sequence[Any]], workers: int | None
+) -> Iterator[Field]:
+    """What a picklable job makes of each group, one after the other.
 
     `workers` processes (None: one per core; 0 or 1: this process alone) stay a few dozen fields ahead of the consumer.
     As with every pool of fresh processes, a script must guard its entry with ``if __name__ == "__main__"``.
     """
-    positions = [int(index) for index in (range(len(cached_catalogue(config))) if indices is None else indices)]
     workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers <= 1 or len(positions) <= 1:
-        yield from (render(config, index) for index in positions)
+    if workers <= 1:
+        for group in groups:
+            for item in group:
+                yield from job([item])
         return
-    groups = iter([positions[start : start + GROUP] for start in range(0, len(positions), GROUP)])
+    waiting = iter(groups)
     # Forking a process that runs threads (as JAX does) can hang the child, so workers start afresh.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(["protloc_jax.simulate.fields"])
-    pool = ProcessPoolExecutor(min(workers, len(positions)), mp_context=context)
+    pool = ProcessPoolExecutor(min(workers, max(len(groups), 1)), mp_context=context)
     try:
-        ahead = deque(pool.submit(_render_some, config, group) for group in islice(groups, 3 * workers))
+        ahead = deque(pool.submit(job, group) for group in islice(waiting, 3 * workers))
         while ahead:
             fields = ahead.popleft().result()
-            ahead.extend(pool.submit(_render_some, config, group) for group in islice(groups, 1))
+            ahead.extend(pool.submit(job, group) for group in islice(waiting, 1))
             yield from fields
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 
@@ -79,6 +80,12 @@ def cached_catalogue(config: SimConfig) -> pd.DataFrame:
             rows.append({"id": f"{config.preset}-{plate}-{well}-s{site + 1}", **labels, **place_of})
     order = ["id", "protein", "classes", "primary", "plate", "well", "site", "cell_line", "split", "weights", "complex"]
     return pd.DataFrame({name: [row[name] for row in rows] for name in order})
+
+
+@lru_cache(maxsize=8)
+def field_rows(config: SimConfig) -> dict[str, dict[str, Any]]:
+    """The rows of the catalogue of fields by their id."""
+    return {row["id"]: row for row in cached_catalogue(config).to_dict("records")}
 
 
 def catalogue(config: SimConfig) -> pd.DataFrame:

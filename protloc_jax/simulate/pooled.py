@@ -13,7 +13,7 @@ from protloc_jax.simulate.proteins import Protein
 
 
 @lru_cache(maxsize=8)
-def _members(config: SimConfig) -> dict[str, tuple[str, ...]]:
+def members(config: SimConfig) -> dict[str, tuple[str, ...]]:
     """The proteins of each split, in order: pooling never brings a test protein into a training field."""
     table = cached_catalogue(config).drop_duplicates("protein")
     return {str(split): tuple(part["protein"]) for split, part in table.groupby("split")}
@@ -28,10 +28,10 @@ def cell_proteins(config: SimConfig, row: Mapping[str, Any], count: int) -> list
     own = known[row["protein"]]
     if config.pooled == 0:
         return [own] * count
-    members = _members(config)[row["split"]]
+    chosen = members(config)[row["split"]]
     result = []
     for label in range(1, count + 1):
         rng = generator(config.seed, config.preset, row["plate"], row["well"], int(row["site"]), "pooled", label)
         drawn = rng.random() < config.pooled
-        result.append(known[members[int(rng.integers(len(members)))]] if drawn else own)
+        result.append(known[chosen[int(rng.integers(len(chosen)))]] if drawn else own)
     return result

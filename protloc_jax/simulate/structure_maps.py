@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from protloc_jax.simulate import crops, examples, fields
+from protloc_jax.simulate import crops, examples
 from protloc_jax.simulate.config import SimConfig
 from protloc_jax.simulate.field import Field
 from protloc_jax.simulate.keys import generator
 from protloc_jax.simulate.layout import cached_catalogue
 from protloc_jax.simulate.presets_screens import Screen
+from protloc_jax.simulate.shot import field_cells
 from protloc_jax.simulate.specimens import SPECIMENS
 from protloc_jax.simulate.stains import PARTS
 from protloc_jax.simulate.structures import Scene
@@ -62,6 +63,8 @@ def densities(config: SimConfig, row: Row, *, rendered: Field | None = None) -> 
             parts = field.density
         else:
             maps[channel] = stains[channel]
+            if config.neighbours == "none":
+                maps[channel] = maps[channel] * maps["cells"]
             continue
         maps[channel] = np.stack(list(parts.values())).sum(axis=0, dtype=np.float32)
         maps |= {f"{channel}:{part}": map_ for part, map_ in parts.items()}
@@ -87,7 +90,7 @@ def _reference_stains(config: SimConfig, row: Mapping[str, Any]) -> dict[str, np
     def stream(purpose: str) -> np.random.Generator:
         return generator(config.seed, config.preset, plate, well, site, purpose)
 
-    scene = Scene(fields.field_cells(config, row), stream, recipes=SPECIMENS[preset.specimen].shared)
+    scene = Scene(field_cells(config, row), stream, recipes=SPECIMENS[preset.specimen].shared)
     return {
         channel: scene.get("chromatin" if role == "nucleus" else role)[box].astype(np.float32)
         for channel, role in zip(preset.channels, preset.roles, strict=True)

@@ -141,7 +141,8 @@ def test_bad_options_name_the_nearest(raw, tmp_path, words, message):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["pack"], ["pack", "folder"], ["pack", "simulated"], ["simulate"], ["verify"], ["show"]]
+    "words",
+    [[], ["pack"], ["pack", "folder"], ["pack", "simulated"], ["simulate"], ["cell-free"], ["verify"], ["show"]],
 )
 def test_help_of_every_job(words, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from protloc_jax import simulate
 from protloc_jax.channels import Channel, ChannelSet, parse, role_of
@@ -127,3 +128,25 @@ def test_without_scikit_image_the_error_names_the_extra(monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SegmentationUnavailable, match=r"pip install 'protloc-jax\[segment\]'"):
         segment_nuclei(np.arange(100, dtype=np.uint8).reshape(10, 10), SegmentConfig(segment="nuclei"))
+
+
+def test_thresholds_count_from_the_background_or_from_zero():
+    """Two discs on a background of 50: 0.6 x Otsu lies below that background, so it tells them only when above it."""
+    filters = pytest.importorskip("skimage.filters", reason="scikit-image (extra 'segment') is missing")
+    rows, columns = np.mgrid[:64, :64]
+    plane = np.full((64, 64), 50.0)
+    plane[np.hypot(rows - 20, columns - 20) < 8] = 100
+    plane[np.hypot(rows - 45, columns - 45) < 8] = 72
+    otsu = filters.threshold_otsu(plane)
+    assert 0.6 * otsu < 50 < otsu
+    from_zero, from_background = (
+        segment_nuclei(
+            plane, SegmentConfig(segment="nuclei", nucleus_diameter="16", nucleus_threshold=0.6, threshold_from=base)
+        )
+        for base in ("zero", "background")
+    )
+    assert (from_zero > 0).all()
+    smooth = ndimage.gaussian_filter(plane, 0.7)
+    level = filters.threshold_otsu(smooth)
+    low = np.median(smooth[smooth <= level])
+    np.testing.assert_array_equal(from_background > 0, smooth > low + 0.6 * (level - low))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protloc_jax.config import ConfigError
-from protloc_jax.eval.background.cell_free import CellFreeConfig, cut, free_corners, free_rows
+from protloc_jax.datasets.cell_free import CellFreeConfig, cut, free_corners, free_rows
 from protloc_jax.eval.background.crop_filters import filter_crops, intensity_floor
 
 

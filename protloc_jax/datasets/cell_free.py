@@ -1,7 +1,7 @@
 """Patches without cells: a grid over a field, kept away from every cell's centre, and crops whose mask is empty.
 
 Source: Gupta, Moses and Lu (PMLR 311, 2025), appendix D.1. Single-cell crops always show their cell, so patches come
-from fields with label images: cut them with `free_corners` and `cut`, and give them the field's protein and class.
+from fields with label images (`free_patches` makes records of them).
 """
 
 from __future__ import annotations
@@ -31,14 +31,22 @@ class CellFreeConfig:
     max_variance: float = opt(
         float("inf"), "patches of larger pixel variance are dropped; whether the paper cuts above or below is unknown"
     )
-    labelled: Literal["allow", "drop"] = opt(
-        "allow", "patches that pass but hold pixels of a cell: allow (published rule), or drop"
+    near: Literal["drop", "remove"] = opt(
+        "drop",
+        "patches that are too near to cells: drop them, or (simulated fields, which are dense) remove those cells, and "
+        "all that reach into the patch, and render the field without them",
     )
+    labelled: Literal["allow", "drop"] = opt(
+        "allow",
+        "patches that pass but hold pixels of a cell: allow (published rule; their mask is 2 there), or drop",
+    )
+    most: int = opt(0, "most patches of one field, drawn by seed, field and place; 0 = all")
+    seed: int = opt(0, "seed of most")
 
     def __post_init__(self) -> None:
         check_literals(self)
-        low = [f"{name}={getattr(self, name)}: at least {least}." for name, least in
-               (("size", 1), ("stride", 1), ("distance", 0), ("border", 0)) if getattr(self, name) < least]  # fmt: skip
+        least = {"size": 1, "stride": 1, "distance": 0, "border": 0, "most": 0}
+        low = [f"{k}={getattr(self, k)}: at least {least[k]}." for k in least if getattr(self, k) < least[k]]
         if low:
             raise ConfigError(" ".join(low))
 
@@ -58,10 +66,7 @@ def free_corners(labels: np.ndarray, image: np.ndarray, config: CellFreeConfig, 
     A patch is too near where the middle of its pixels lies at less than `distance` from a cell's centroid.
     The rules apply in this order: near, labelled, variance; a patch is counted under the first that drops it.
     """
-    height, width = labels.shape
-    rows = np.arange(config.border, height - config.border - config.size + 1, config.stride)
-    columns = np.arange(config.border, width - config.border - config.size + 1, config.stride)
-    corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    corners = grid(labels.shape, config)
     names = np.unique(labels[labels > 0])
     kept = np.ones(len(corners), bool)
     dropped: dict[str, int] = {}
@@ -84,6 +89,25 @@ def free_corners(labels: np.ndarray, image: np.ndarray, config: CellFreeConfig, 
     variance = cut(image[..., channel : channel + 1], corners, config.size).astype(np.float64).var((1, 2, 3))
     drop("variance", (variance < config.min_variance) | (variance > config.max_variance))
     return FreePatches(corners[kept], dropped)
+
+
+def grid(shape: tuple[int, ...], config: CellFreeConfig) -> np.ndarray:
+    """Upper left corners [n, 2] of all candidates in a field of this height and width."""
+    rows, columns = (
+        np.arange(config.border, side - config.border - config.size + 1, config.stride) for side in shape[:2]
+    )
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+
+
+def in_the_way(labels: np.ndarray, corner: np.ndarray, config: CellFreeConfig) -> np.ndarray:
+    """Labels of the cells that reach into a patch, or whose centroid is nearer than `distance` to its middle."""
+    (top, left), size = corner, config.size
+    names = np.unique(labels[labels > 0])
+    if not len(names):
+        return names
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, names))
+    near = np.linalg.norm(centres - (np.asarray(corner) + (size - 1) / 2), axis=1) < config.distance
+    return names[near | np.isin(names, labels[top : top + size, left : left + size])]
 
 
 def cut(image: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
