@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         given["triplets"] = args.triplets
     from protloc_jax.config import with_overrides
 
-    options = with_overrides(from_mapping(score.ScoreOptions, {**to_dict(score.ScoreOptions()), **given}), args.settings)
+    options = with_overrides(
+        from_mapping(score.ScoreOptions, {**to_dict(score.ScoreOptions()), **given}), args.settings
+    )
     table = read(args.features)
     set_up_compilation_cache()
     with _Shown(not args.quiet) as shown:

@@ -64,7 +64,9 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         manifest, info, about = read_made(made)
         digest = table.uns.get("data_sha256")
         if digest and digest != info.digest:
-            raise ValueError(f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]}).")
+            raise ValueError(
+                f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]})."
+            )
         at = {name: i for i, name in enumerate(ids)}
         there = manifest["id"].isin(at.keys()).to_numpy()
         known = set(manifest["id"])
