@@ -136,7 +136,8 @@ def _make(args: argparse.Namespace) -> int:
         )
     share = (clipped.below + clipped.above) / clipped.of
     print(
-        f"clipped   {clipped.below:,} values below 0, {clipped.above:,} above the range, of {clipped.of:,} ({share:.2%})"
+        f"clipped   {clipped.below:,} values below 0 and {clipped.above:,} above the range, "
+        f"of {clipped.of:,} ({share:.2%})"
     )
     print(f"wrote     {out}: {info.n:,} images, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s)")
     if args.images:

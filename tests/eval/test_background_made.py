@@ -198,7 +198,7 @@ def test_rows_that_are_left_out_are_counted_by_reason(tmp_path):
 
 def test_refusals(folders, tmp_path):
     bare = pack_cells(tmp_path / "bare", masks=False)
-    with records_file.open(bare) as records, pytest.raises(BackgroundError, match="no masks.*protloc data crops"):
+    with records_file.open(bare) as records, pytest.raises(BackgroundError, match=r"no masks.*protloc data crops"):
         read_cells(records, CellsConfig())
     with records_file.open(folders[0]) as records:
         with pytest.raises(BackgroundError, match=r"(?s)no column 'label'.*'labels'.*no column 'protien'.*'protein'"):

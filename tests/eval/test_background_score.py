@@ -183,7 +183,9 @@ def test_what_cannot_be_scored_is_named_with_its_reason(made):
         obs["donor_protein"].str[-1].isin(["0", "1", ""]) | (obs["donor_protein"] == "")
     )
     keep = two.to_numpy()
-    found = score_table(FeatureTable(whole.x[few][keep], obs[keep]), replace(OPTIONS, svc=("grouped",)))
+    found = score_table(
+        FeatureTable(whole.x[few][keep], obs[keep]), replace(OPTIONS, svc=("grouped",), classifiers=("knn",))
+    )
     assert (
         "no column others_share" in found.not_scored["bins"]
         and "no images of the grid" in found.not_scored["label_free"]

@@ -1,4 +1,4 @@
-"""All scores of one feature table of made images: what its features keep of the cell, and what its neighbours change."""
+"""All scores of one feature table of made images: what is kept of the cell, and what its neighbours change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ScoreOptions:
     protocols: tuple[str, ...] = opt(get_args(Protocol), "retrained, transfer")
     folds: int = opt(0, "folds; 0 = one a group of donors; without groups as many as a class has proteins, up to five")
     donors: Donors = opt("drop", "rows whose donor crop is on the other side of a fold: drop, keep")
-    l2: float = opt(1e-2, "strength of the probe's penalty")
+    l2: float = opt(0.01, "strength of the probe's penalty")
     k: int = opt(20, "neighbours")
     resamples: int = opt(2000, "bootstrap resamples of proteins")
     level: float = opt(0.95, "level of intervals")
