@@ -176,18 +176,13 @@ def test_what_cannot_be_scored_is_named_with_its_reason(made):
         ConfigError, match=r"(?s)parts: 'svm' is not.*Did you mean 'svc'.*classifiers: 'prob'.*triplets=-1"
     ):
         ScoreOptions(parts=("svm",), classifiers=("prob",), triplets=-1)
-    # Without groups every donor of `same` was trained on, where a class has two proteins in two folds.
+    # Without groups and the grid: folds by protein, so donors of `same` lie in other folds.
     few = whole.obs["condition"].isin(["baseline", "same"]).to_numpy()
     obs = whole.obs[few].drop(columns=["donor_group", "others_share"])
-    two = obs["centre_protein"].str[-1].isin(["0", "1"]) & (
-        obs["donor_protein"].str[-1].isin(["0", "1", ""]) | (obs["donor_protein"] == "")
-    )
-    keep = two.to_numpy()
-    found = score_table(
-        FeatureTable(whole.x[few][keep], obs[keep]), replace(OPTIONS, svc=("grouped",), classifiers=("knn",))
-    )
-    assert (
-        "no column others_share" in found.not_scored["bins"]
-        and "no images of the grid" in found.not_scored["label_free"]
-    )
+    found = score_table(FeatureTable(whole.x[few], obs), replace(OPTIONS, svc=("grouped",), classifiers=("knn",)))
+    transferred = next(c for c in found.classified if c.protocol == "transfer")
+    assert transferred.options.group_by == ("cell", "protein") and transferred.options.folds == 4
+    assert transferred.scores["same"].left_out > 0 == transferred.scores["baseline"].left_out
+    assert "no column others_share" in found.not_scored["bins"]
+    assert "no images of the grid" in found.not_scored["label_free"]
     assert "no images of different" in found.not_scored["crossed"]
