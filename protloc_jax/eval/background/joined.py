@@ -70,7 +70,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
                 f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]})."
             )
         at = {name: i for i, name in enumerate(ids)}
-        there = manifest["id"].isin(at.keys()).to_numpy()
+        there = manifest["id"].isin(list(at)).to_numpy()
         known = set(manifest["id"])
         missing = tuple(manifest["id"][~there])
         extra = tuple(name for name in ids if name not in known)
@@ -132,7 +132,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
 
 
 def _without_facts(table: FeatureTable) -> tuple[pd.DataFrame, np.ndarray]:
-    """Metadata and features of a table; what `make` wrote of an image is no feature, though its column holds numbers."""
+    """Metadata and features of a table; a number that `make` wrote of an image is no feature."""
     facts = [i for i, name in enumerate(table.names) if name in COLUMNS]
     if not facts:
         return table.obs, table.x
