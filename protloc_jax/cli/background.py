@@ -57,6 +57,14 @@ def _add_make(jobs: Any) -> None:
     parser.add_argument("--min-coverage", type=float, default=0.05, metavar="SHARE", help="least share of the cell")
     parser.add_argument("--max-coverage", type=float, default=0.95, metavar="SHARE", help="largest share of the cell")
     parser.add_argument(
+        "--spill",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="raise all images of a channel by one constant until no more than this share of pixel values falls below "
+        "0, where they are clipped (default: 1, nothing is raised)",
+    )
+    parser.add_argument(
         "--images", metavar="FOLDER", help="also write TIFFs (channels x height x width) and images.csv"
     )
     parser.add_argument("--check-only", action="store_true", help="draw and count everything, write nothing")
@@ -122,6 +130,7 @@ def _make(args: argparse.Namespace) -> int:
             rows_are=rows_are,
             conditions=_words(args.conditions),
             grid=grid,
+            spill=args.spill,
         )
         _say(prepared, floor_given=args.floor is not None or bool(args.fields), floor=floor)
         if args.check_only:
@@ -139,6 +148,8 @@ def _make(args: argparse.Namespace) -> int:
         f"clipped   {clipped.below:,} values below 0 and {clipped.above:,} above the range, "
         f"of {clipped.of:,} ({share:.2%})"
     )
+    if share > 0.01 and sets.units == "pooled":
+        print("          --spill 0.001 raises the images, so that dark pixels are kept")
     print(f"wrote     {out}: {info.n:,} images, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s)")
     if args.images:
         with records_file.open(out) as records, Progress(not args.quiet, "TIFFs", 0, info.n) as bar:
@@ -188,6 +199,8 @@ def _say(prepared: Any, *, floor_given: bool, floor: float) -> None:
     if prepared.ready.patches is not None:
         print(f"patches   {len(prepared.ready.patches.ids):,}. {counted(prepared.patches_left)}")
     print(f"sets      seed {config.seed}, standardise {config.standardise}, units {config.units}; {_groups(config)}")
+    if any(about["raised_by"]):
+        print(f"raised    by {', '.join(f'{lift:.1f}' for lift in about['raised_by'])} (channels in order)")
     sizes = Counter()
     for part in prepared.planned.parts:
         sizes[part.condition.name] += len(part.numbers)

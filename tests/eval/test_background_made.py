@@ -252,3 +252,23 @@ def test_a_killed_call_goes_on_to_the_same_bytes(folders, made, tmp_path, monkey
     info, clipped = write_made(prepared, tmp_path / "made", workers=0, shard_size=64)
     assert info.digest == made[2].digest and clipped == made[3]
     assert write_made(prepared, tmp_path / "made", workers=0, shard_size=64)[1] == clipped
+
+
+def test_raised_images_keep_their_dark_pixels(folders, tmp_path):
+    with records_file.open(folders[0]) as cells:
+        plain, raised = (
+            prepare_made(cells, CONFIG, conditions=("baseline", "different"), spill=spill) for spill in (1.0, 0.0)
+        )
+        with pytest.raises(BackgroundError, match=r"spill=0\.5: a share"):
+            prepare_made(cells, replace(CONFIG, units="standardised", standardise="none"), spill=0.5)
+    lifts = np.array(raised.about["raised_by"])
+    assert plain.about["raised_by"] == [0.0, 0.0] and (lifts > 0).all()
+    found = []
+    for name, prepared in (("plain", plain), ("raised", raised)):
+        _, clipped = write_made(prepared, tmp_path / name, workers=0)
+        with records_file.open(tmp_path / name) as records:
+            found.append((clipped.below, np.stack([records.read(i) for i in range(records.n)]).astype(float)))
+    (cut, dark), (kept, bright) = found
+    assert cut > 0 == kept and bright.min() == 0
+    away = dark > 0
+    np.testing.assert_allclose((bright - dark)[away], np.broadcast_to(lifts, dark.shape)[away], atol=1 + 1e-3)

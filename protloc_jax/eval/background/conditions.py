@@ -238,7 +238,7 @@ def _compose(recipe: _Recipe, cell, donor, filler, pooled_mean, pooled_sd, keys)
 def _arrays(ready: Ready, drawn: Drawn, rows: np.ndarray) -> tuple:
     """What one part of a set is made from. What the condition does not use is None, and not carried to the device."""
     cells, patches, statistics = ready.cells, ready.patches, ready.statistics
-    of_crop = _protein_of(ready.crop_pool)
+    of_crop = protein_of(ready.crop_pool)
 
     def side(at: np.ndarray, *, free: bool) -> tuple:
         if free:
@@ -255,7 +255,7 @@ def _arrays(ready: Ready, drawn: Drawn, rows: np.ndarray) -> tuple:
     return side(drawn.centre[rows], free=False), donor, filler, *pooled
 
 
-def _protein_of(crops: Pool) -> np.ndarray:
+def protein_of(crops: Pool) -> np.ndarray:
     """The number of each row's protein."""
     out = np.empty(len(crops.rows), np.int64)
     out[crops.rows] = np.repeat(np.arange(len(crops.proteins)), crops.count)
