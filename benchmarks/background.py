@@ -4,11 +4,10 @@
 
 Composites: 15 classes of random cells, 225 sets (15 of `same`, 210 ordered pairs of `different`) of 1,000 images of
 64 x 64 x 2 uint16, standardised by protein and brought back to integers; nothing is written. Wanted: under 120 s on two
-cores. Scores: features made at random with a signal of cell and background, of sets of 200 images, baseline
-and masked among them;
-pairwise classifiers as published on a sample of triplets, and their time for all of them; probes and k-NN over all
-classes; the grid. Wall seconds of one run, and beside them the processors' seconds, which other work on the machine
-stretches less.
+cores. Scores: features made at random with a signal of cell and background, of sets of 200 images, baseline and masked
+among them; pairwise classifiers as published on a sample of triplets, and the time that all would take; probes and k-NN
+over all classes; the grid. Wall seconds of one run, and beside them the processors' seconds, which other work on the
+machine stretches less.
 """
 
 from __future__ import annotations
