@@ -292,7 +292,7 @@ class _Stream:
         partner = self.sampler.partner(numbers) if self.sampler.has_partners else None
         donor = self.sampler.donor(numbers) if self.with_donors else None
         example = np.stack([epoch, offset], axis=1).astype(np.int32)
-        return Picks(self.sampler.index(numbers), partner, donor, example)
+        return Picks(self.sampler.index(numbers), partner, example, donor)
 
 
 def open_split(config: DataConfig) -> tuple[read.Records, str]:

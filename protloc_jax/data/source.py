@@ -21,12 +21,12 @@ ENDLESS = 2**40  # batches; beyond the life of any run, and small enough for Gra
 
 
 class Picks(NamedTuple):
-    """Which records make one batch: record [B], partner and donor [B] or None, example [B, 2] (epoch, offset) int32."""
+    """Which records make one batch: record [B], example [B, 2] (epoch, offset) int32; partner and donor [B] or None."""
 
     record: np.ndarray
     partner: np.ndarray | None
-    donor: np.ndarray | None
     example: np.ndarray
+    donor: np.ndarray | None = None
 
 
 class Order(Protocol):

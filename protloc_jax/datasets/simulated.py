@@ -71,7 +71,7 @@ class EmptiedPatches:
 
     def __call__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         gone = in_the_way(cells_of(self.config, self.fields[row]), self.corners[row], self.free)
-        image = neighbours.without(self.config, self.fields[row], gone).image
+        image = neighbours.without(self.config, self.fields[row], gone.tolist()).image
         patch = cut(image, self.corners[row][None], self.free.size)[0]
         return patch, np.zeros(patch.shape[:2], np.uint8)
 
