@@ -1,0 +1,124 @@
+"""The background study's inputs: records, the split by protein, and the records of the evaluated cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from protloc_jax.config import nearest
+from protloc_jax.data import info as record_info
+from protloc_jax.data import read as read_records
+from protloc_jax.data import split_file
+from protloc_jax.data import write as write_records
+from protloc_jax.data.manifest import Manifest, capped, listed
+from protloc_jax.data.manifest import read as read_manifest
+from protloc_jax.studies.background.config import BackgroundStudy, Section
+from protloc_jax.studies.image_sources import is_there, records_of
+from protloc_jax.studies.steps import Made, Word, Workshop
+
+LEAST_PROTEINS = 2  # of every class: a same swap takes the background of another protein of the class
+
+
+class Inputs(NamedTuple):
+    """Records by data section, split files (of sections that make one), the records of the evaluated cells, and the
+    further records that sections name."""
+
+    records: dict[str, Made]
+    splits: dict[str, Made]
+    cells: dict[str, Made]
+    more: dict[str, Made]
+
+
+def refuse_missing(study: BackgroundStudy) -> None:
+    """Raise FileNotFoundError for every folder, file and config that the study names and that is not there."""
+    sources = {**{f"data.{n}": s for n, s in study.data.items()}, **{f"more.{n}": s for n, s in study.more.items()}}
+    named = {f"{where}.{key}": getattr(s, key) for where, s in sources.items() for key in ("records", "raw")}
+    named |= {f"encoders.{n}.weights": e.weights for n, e in study.encoders.items()}
+    for name, encoder in study.encoders.items():
+        named |= {f"encoders.{name}.table ({data})": encoder.table.replace("{data}", data) for data in study.data
+                  if encoder.table}  # fmt: skip
+    named |= {"config": study.config, "runs": study.runs}
+    lacking = [f"{key}={path}" for key, path in named.items() if path and not is_there(path)]
+    if lacking:
+        words = "\n  ".join(lacking)
+        raise FileNotFoundError(f"{len(lacking)} of the study's inputs do not exist:\n  {words}")
+
+
+def prepare(study: BackgroundStudy, shop: Workshop) -> Inputs:
+    """Records, splits and the records of the evaluated cells."""
+    found = Inputs({}, {}, {}, {})
+    used = {name for s in study.data.values() for name in (s.patches, s.native) if name}
+    own = sum(bool(s.split) for s in study.data.values())
+    with shop.phase("images", 2 * len(study.data) + len(used) + own):
+        for name, source in study.more.items():
+            if name in used:
+                found.more[name] = records_of(name, source, shop)
+        for name, section in study.data.items():
+            records = found.records[name] = records_of(name, section, shop)
+            if section.split:
+                words: list[Word] = ["data", "split", records, "--label", section.category, *section.split]
+                found.splits[name] = shop.command(f"split-{name}", [*words, "--out", "{out}"], file="split.parquet")
+            found.cells[name] = _evaluated(name, section, records, found.splits.get(name), shop)
+    return found
+
+
+def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manifest, np.ndarray, np.ndarray]:
+    """The manifest, the rows that train and the rows that are evaluated.
+
+    Raises ValueError listing proteins on both sides, classes that lack proteins, and columns that are not there.
+    """
+    manifest = read_manifest(records / record_info.MANIFEST_FILE)
+    absent = [
+        f"{key}={column}: no such column.{nearest(column, list(manifest.table))}"
+        for key, column in (("category", section.category), ("protein", section.protein))
+        if column not in manifest.table
+    ]
+    if absent:
+        raise ValueError(listed(absent))
+    if split is not None:
+        manifest = split_file.read(split).applied(manifest, section.split_name)
+    part = manifest.table["split"].astype(str).to_numpy()
+    protein = manifest.table[section.protein].astype(str).to_numpy()
+    category = manifest.table[section.category].astype(str).to_numpy()
+    train = np.flatnonzero(part == "train") if "train" not in section.evaluated else np.arange(0)
+    rows = np.flatnonzero(np.isin(part, section.evaluated))
+    if section.classes:
+        unknown = [c for c in section.classes if c not in set(category)]
+        if unknown:
+            raise ValueError(listed([f"classes: no '{c}'.{nearest(c, sorted(set(category)))}" for c in unknown]))
+        rows = rows[np.isin(category[rows], section.classes)]
+    both = sorted(set(protein[train]) & set(protein[rows]))
+    problems = [f"proteins that train and are evaluated: {capped(both)}."] if both else []
+    of_class = {c: len(set(protein[rows[category[rows] == c]])) for c in sorted(set(category[rows]))}
+    few = [f"{c} ({n})" for c, n in of_class.items() if n < LEAST_PROTEINS]
+    if few:
+        problems.append(f"classes with fewer than {LEAST_PROTEINS} evaluated proteins: {capped(few)}; name the others "
+                        "in classes, or split otherwise.")  # fmt: skip
+    if len(of_class) < 3:
+        problems.append(f"{len(of_class)} classes are evaluated; a background of a third class needs 3.")
+    if problems:
+        raise ValueError(listed(problems))
+    return manifest, train, rows
+
+
+def _evaluated(name: str, section: Section, records: Made, split: Made | None, shop: Workshop) -> Made:
+    """Records of the evaluated cells alone, so that every condition draws from them and from nothing else."""
+
+    def work(folder: Path) -> None:
+        try:
+            manifest, _, rows = parts_of(section, records.path, split.path if split else None)
+        except ValueError as error:
+            raise ValueError(f"data.{name}: {error}") from error
+        with read_records.open(records.path) as source:
+            if not source.info.has_mask:
+                raise ValueError(f"data.{name}: {records.path} has no masks of cells (protloc data crops writes them).")
+            write_records.write(
+                folder / "records", manifest.subset(rows), lambda i: (source[int(rows[i])], source.mask(int(rows[i]))),
+                name=f"{source.info.name}, evaluated", source=f"{source.info.digest} {len(rows)}", workers=0,
+            )  # fmt: skip
+
+    settings = [section.category, section.protein, list(section.evaluated), list(section.classes), section.split_name]
+    uses = [records, *([split] if split else [])]
+    return shop.compute(f"cells-{name}", work, settings=settings, uses=uses, file="records")
