@@ -11,8 +11,8 @@ from protloc_jax.studies.background.config import BackgroundStudy, Classify, Enc
 
 CLASSES = ("nucleus", "er", "mitochondrion", "cell_periphery")
 TINY = (
-    "model.channels=2", "optim.steps=20", "optim.warmup_epochs=0", "optim.lr_batch=0", "optim.lr=2e-3", "method.momentum=0.5",
-    "run.log_every=10",
+    "model.channels=2", "optim.steps=20", "optim.warmup_epochs=0", "optim.lr_batch=0", "optim.lr=2e-3",
+    "method.momentum=0.5", "run.log_every=10",
 )  # fmt: skip
 
 

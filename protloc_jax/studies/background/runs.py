@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from protloc_jax.studies.backbones import config_content, weights_of
 from protloc_jax.studies.background.config import BackgroundStudy, encoders_of, seeds_of
 from protloc_jax.studies.background.inputs import Inputs
-from protloc_jax.studies.backbones import config_content, weights_of
 from protloc_jax.studies.steps import Made, Word, Workshop, given
 
 
