@@ -18,7 +18,7 @@ import numpy as np
 
 from protloc_jax.data.keyed import keyed_hash
 from protloc_jax.eval.background.donors import Drawn, Pool, draw, pool, word
-from protloc_jax.eval.background.spec import CONDITIONS, Action, BackgroundError, ImageSet, SetConfig
+from protloc_jax.eval.background.spec import CONDITIONS, Action, BackgroundError, Condition, ImageSet, SetConfig
 from protloc_jax.views import background as pixels
 
 _AT_ONCE = 256
@@ -147,18 +147,16 @@ def make(ready: Ready, image_set: ImageSet, config: SetConfig, *, numbers: np.nd
     """
     numbers = np.arange(config.images) if numbers is None else np.asarray(numbers, np.int64)
     drawn = draw(image_set, config, ready.crop_pool, ready.patch_pool, numbers=numbers)
-    condition = CONDITIONS[image_set.condition]
-    keys = _keys(image_set, config, numbers)
-    recipe = _Recipe(
-        condition.action,
-        config.standardise == "all" or (config.standardise == "pasted" and condition.action == "paste"),
-        config.units == "pooled",
-        config.reach,
-        config.feather,
-        config.donor_cell == "remove" and not drawn.free,
-        config.filler == "own",
-        config.fill,
-    )
+    names = (image_set.condition, image_set.centre, image_set.background)
+    return compose(ready, CONDITIONS[image_set.condition], config, drawn, numbers, names=names)
+
+
+def compose(
+    ready: Ready, condition: Condition, config: SetConfig, drawn: Drawn, numbers: np.ndarray, *, names: tuple[str, ...]
+) -> Made:
+    """The images of drawn rows [n]; `names` and `numbers` [n] address what is drawn per pixel."""
+    keys = _keys(names, config, numbers)
+    recipe = _recipe(condition, config, drawn)
     images = np.empty((len(numbers), *ready.cells.images.shape[1:]), np.float32)
     masks = np.empty(images.shape[:3], np.uint8)
     for start in range(0, len(numbers), _AT_ONCE):
@@ -167,7 +165,7 @@ def make(ready: Ready, image_set: ImageSet, config: SetConfig, *, numbers: np.nd
         rows = np.minimum(np.arange(start, start + _AT_ONCE), part[-1])
         made, mask = _compose(recipe, *_arrays(ready, drawn, rows), keys[rows])
         images[part], masks[part] = np.asarray(made)[: len(part)], np.asarray(mask)[: len(part)]
-    return Made(images, masks, _who(ready, image_set, recipe, drawn, numbers))
+    return Made(images, masks, who(ready, condition, config, drawn, numbers))
 
 
 def as_pixels(images: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
@@ -186,6 +184,19 @@ class _Recipe(NamedTuple):
     remove: bool
     own_filler: bool
     fill: float
+
+
+def _recipe(condition: Condition, config: SetConfig, drawn: Drawn) -> _Recipe:
+    return _Recipe(
+        condition.action,
+        config.standardise == "all" or (config.standardise == "pasted" and condition.action == "paste"),
+        config.units == "pooled",
+        config.reach,
+        config.feather,
+        config.donor_cell == "remove" and not drawn.free,
+        config.filler == "own",
+        config.fill,
+    )
 
 
 @partial(jax.jit, static_argnums=0)
@@ -251,18 +262,18 @@ def _protein_of(crops: Pool) -> np.ndarray:
     return out
 
 
-def _keys(image_set: ImageSet, config: SetConfig, numbers: np.ndarray) -> jax.Array:
+def _keys(names: tuple[str, ...], config: SetConfig, numbers: np.ndarray) -> jax.Array:
     """One typed key per image, for the free pixels that fill what is emptied."""
-    names = (image_set.condition, image_set.centre, image_set.background)
     hashed = keyed_hash(config.seed, _FREE_PIXELS, *(word(name) for name in names), numbers)
     halves = np.stack([hashed >> np.uint64(32), hashed & np.uint64(0xFFFFFFFF)], -1).astype(np.uint32)
     return jax.random.wrap_key_data(jnp.asarray(halves), impl="threefry2x32")
 
 
-def _who(
-    ready: Ready, image_set: ImageSet, recipe: _Recipe, drawn: Drawn, numbers: np.ndarray
+def who(
+    ready: Ready, condition: Condition, config: SetConfig, drawn: Drawn, numbers: np.ndarray
 ) -> dict[str, np.ndarray]:
-    cells, patches = ready.cells, ready.patches
+    """Who is in each image of drawn rows [n]: the columns of `Made.who`; no pixel is looked at."""
+    cells, patches, recipe = ready.cells, ready.patches, _recipe(condition, config, drawn)
     none = np.full(len(numbers), "")
     source = patches if drawn.free else cells
     pasted = source is not None and bool((drawn.donor >= 0).all())
@@ -277,7 +288,7 @@ def _who(
         unfilled = ~(cells.masks[drawn.centre] == pixels.FREE).any((1, 2))
     return {
         "number": numbers,
-        "condition": np.full(len(numbers), image_set.condition),
+        "condition": np.full(len(numbers), condition.name),
         "centre_id": named(cells, "ids", drawn.centre, True),
         "centre_class": named(cells, "classes", drawn.centre, True),
         "centre_protein": named(cells, "proteins", drawn.centre, True),

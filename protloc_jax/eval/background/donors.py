@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from protloc_jax.data.keyed import choose, keyed_hash
 from protloc_jax.eval.background.spec import CONDITIONS, BackgroundError, ImageSet, SetConfig
 
 _CENTRE_PROTEIN, _CENTRE_ROW, _DONOR_CLASS, _DONOR_PROTEIN, _DONOR_ROW, _FILLER, _AGAIN = range(1, 8)
+_DEALT = 12
+MOST_GROUPS = 5
 
 
 class Drawn(NamedTuple):
@@ -96,21 +98,24 @@ def draw(
     numbers  which images, by number [n]; absent, all of `config.images`
     `same` draws the background's protein among the others of the class. `random_b` draws the background's class among
     all; where that gives the cell's own protein, the protein is drawn again among the others of its class.
-    `cell_free` draws among the proteins of the class that have patches.
-    Raises BackgroundError naming what the set lacks.
+    `cell_free` draws among the proteins of the class that have patches. With `groups`, all of this happens within the
+    image's group.
+    Raises BackgroundError naming what the set lacks, ValueError where `groups` is still to be chosen.
     """
     condition = CONDITIONS[image_set.condition]
-    _refuse(image_set, config, crops, patches)
+    dealt = _Dealt(config, crops)
+    _refuse(image_set, config, crops, patches, dealt)
     numbers = np.arange(config.images) if numbers is None else np.asarray(numbers, np.int64)
     chosen = numbers if config.proteins == "per_image" else np.zeros_like(numbers)
+    part = numbers % config.groups
 
     def hashed(purpose: int, at: np.ndarray, *names: str) -> np.ndarray:
         return np.broadcast_to(keyed_hash(config.seed, purpose, *(word(name) for name in names), at), at.shape)
 
     apart = (image_set.condition, image_set.background)
     centre_of = (image_set.centre, *(apart if config.centres == "own" else ()))
-    own = crops.of_class[image_set.centre]
-    protein = own[choose(hashed(_CENTRE_PROTEIN, chosen, *centre_of), len(own))]
+    own = dealt.members(crops, image_set.centre)
+    protein = own.one(part, hashed(_CENTRE_PROTEIN, chosen, *centre_of))
     centre = crops.row(protein, hashed(_CENTRE_ROW, numbers, *centre_of))
 
     donor, filler = np.full_like(centre, -1), np.full_like(centre, -1)
@@ -123,20 +128,21 @@ def draw(
     if condition.donor == "own":
         donor = centre
     elif condition.donor == "same":
-        donor_protein = _another(own, protein, hashed(_DONOR_PROTEIN, chosen, *on))
+        donor_protein = own.another(part, protein, hashed(_DONOR_PROTEIN, chosen, *on))
         donor = source.row(donor_protein, hashed(_DONOR_ROW, numbers, *on))
     elif condition.donor == "other":
-        theirs = source.of_class[image_set.background]
-        donor_protein = theirs[choose(hashed(_DONOR_PROTEIN, chosen, *on), len(theirs))]
+        theirs = dealt.members(source, image_set.background)
+        donor_protein = theirs.one(part, hashed(_DONOR_PROTEIN, chosen, *on))
         donor = source.row(donor_protein, hashed(_DONOR_ROW, numbers, *on))
     elif condition.donor == "any":
-        groups = list(source.of_class.values())
-        sizes = np.array([len(group) for group in groups])
-        label = choose(hashed(_DONOR_CLASS, chosen, *on), len(groups))
-        place = choose(hashed(_DONOR_PROTEIN, chosen, *on), sizes[label])
-        donor_protein = np.concatenate(groups)[(np.cumsum(sizes) - sizes)[label] + place]
+        every = [dealt.members(source, name) for name in source.of_class]
+        label = choose(hashed(_DONOR_CLASS, chosen, *on), len(every))
+        draws, donor_protein = hashed(_DONOR_PROTEIN, chosen, *on), np.empty_like(protein)
+        for number, members in enumerate(every):
+            here = label == number
+            donor_protein[here] = members.one(part[here], draws[here])
         again = donor_protein == protein
-        donor_protein[again] = _another(own, protein[again], hashed(_AGAIN, chosen, *on)[again])
+        donor_protein[again] = own.another(part[again], protein[again], hashed(_AGAIN, chosen, *on)[again])
         donor = source.row(donor_protein, hashed(_DONOR_ROW, numbers, *on))
     if patches is not None and _needs_filler(image_set, config):
         translate = np.array([patches.number.get(name, -1) for name in crops.proteins])
@@ -149,17 +155,61 @@ def word(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def _another(group: np.ndarray, taken: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """One of a sorted group [g] other than `taken` [n], uniformly."""
-    place = choose(draws, max(len(group) - 1, 1))
-    return group[place + (place >= np.searchsorted(group, taken))]
+def groups_that_fit(crops: Pool, patches: Pool | None, config: SetConfig) -> int:
+    """The most groups, up to five, of which each holds two proteins of every class, and one with patches."""
+    least = min((len(members) for members in crops.of_class.values()), default=0)
+    for groups in range(min(MOST_GROUPS, least // 2), 1, -1):
+        dealt = _Dealt(replace(config, groups=groups), crops)
+        if patches is None or all((dealt.members(patches, name).count > 0).all() for name in patches.of_class):
+            return groups
+    return 1
+
+
+class _Members(NamedTuple):
+    """Numbers of one class's proteins [m], group after group, and where each group's begin and how many they are."""
+
+    proteins: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+
+    def one(self, part: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """One of the group `part` [n], uniformly."""
+        return self.proteins[self.start[part] + choose(draws, self.count[part])]
+
+    def another(self, part: np.ndarray, taken: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """One of the group `part` [n] other than `taken` [n], which is in it, uniformly."""
+        place = self.start[part] + choose(draws, np.maximum(self.count[part] - 1, 1))
+        at = np.argsort(self.proteins)[np.searchsorted(np.sort(self.proteins), taken)]
+        return self.proteins[place + (place >= at)]
+
+
+class _Dealt:
+    """Which group each protein is in: those of a class, in the order of a hash of their names, are dealt in turn."""
+
+    def __init__(self, config: SetConfig, crops: Pool):
+        if config.groups < 1:
+            raise ValueError("groups=0: choose a number first (groups_that_fit).")
+        self.groups = config.groups
+        self.group_of: dict[str, int] = {}
+        for members in crops.of_class.values():
+            names = [crops.proteins[p] for p in members]
+            drawn = keyed_hash(config.seed, _DEALT, np.array([word(name) for name in names], np.uint64))
+            for place, at in enumerate(np.argsort(drawn, kind="stable")):
+                self.group_of[names[at]] = place % config.groups
+
+    def members(self, source: Pool, label: str) -> _Members:
+        """The proteins of a class that `source` holds (crops, or patches), by group."""
+        proteins = source.of_class[label]
+        group = np.array([self.group_of[source.proteins[p]] for p in proteins], np.int64)
+        count = np.bincount(group, minlength=self.groups)
+        return _Members(proteins[np.argsort(group, kind="stable")], np.cumsum(count) - count, count)
 
 
 def _needs_filler(image_set: ImageSet, config: SetConfig) -> bool:
     return CONDITIONS[image_set.condition].action in ("background_only", "others_masked") and config.filler == "patch"
 
 
-def _refuse(image_set: ImageSet, config: SetConfig, crops: Pool, patches: Pool | None) -> None:
+def _refuse(image_set: ImageSet, config: SetConfig, crops: Pool, patches: Pool | None, dealt: _Dealt) -> None:
     condition = CONDITIONS[image_set.condition]
     problems = [
         f"no crop of class '{name}'.{nearest(name, crops.of_class)}"
@@ -180,6 +230,19 @@ def _refuse(image_set: ImageSet, config: SetConfig, crops: Pool, patches: Pool |
             if without:
                 problems.append(
                     f"no cell-free patch of {', '.join(without)}; give some, or filler='own' for pixels of the crop."
+                )
+    if not problems and config.groups > 1:
+        free = patches if condition.free else None
+        donors = [] if condition.donor != "any" else [n for n in crops.of_class if n != image_set.centre]
+        needed = [(image_set.centre, 2 if condition.donor in ("same", "any") else 1, crops)]
+        needed += [(name, 1, crops if free is None else free) for name in (image_set.background, *donors) if name]
+        for name, least, source in needed:
+            thin = np.flatnonzero(dealt.members(source, name).count < least)
+            if len(thin):
+                what = "proteins with patches" if source is patches else "proteins"
+                problems.append(
+                    f"groups={config.groups}: class '{name}' has fewer than {least} {what} in group "
+                    f"{', '.join(map(str, thin))}; fewer groups, or more proteins."
                 )
     if problems:
         raise BackgroundError(f"{image_set.condition} of '{image_set.centre}': " + " ".join(problems))

@@ -20,7 +20,8 @@ from protloc_jax.data.splits import k_fold
 from protloc_jax.eval.background.rows import ConditionRows
 
 # "crop" is cell and donor under one name: a crop must not give its cell to one side and its background to the other.
-Link = Literal["cell", "donor", "protein", "crop"]
+# "group" is the group of proteins that cells and donors were dealt into before anything was drawn.
+Link = Literal["cell", "donor", "protein", "crop", "group"]
 
 
 class Fold(NamedTuple):

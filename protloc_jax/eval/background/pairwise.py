@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -101,7 +101,8 @@ class _Task(NamedTuple):
     first: str
     second: str
     background: str
-    rows: ConditionRows
+    numbers: np.ndarray
+    rows: ConditionRows  # without features: those are gathered when the pair is fitted
     counts: tuple[int, int]
 
     def __str__(self) -> str:
@@ -114,6 +115,7 @@ def pairwise_scores(
     *,
     by: By = "pair",
     classes: Sequence[str] = (),
+    triplets: int = 0,
     workers: int = 1,
     progress: Callable[[int, int], Any] | None = None,
 ) -> list[PairScore]:
@@ -122,12 +124,16 @@ def pairwise_scores(
     by        "pair" (baseline, same, masked: all rows of both classes) or "triplet" (different, cell-free: the rows
               of both classes on one background class at a time)
     classes   which, in the order that decides who comes first (default: all, sorted)
+    triplets  by="triplet": only so many, drawn by the seed; 0 takes all
     workers   threads (the solvers release the interpreter lock); progress(done, total) is called after every task
     Raises ValueError listing all classes, sets and splits that cannot be scored, before anything is fitted.
     """
     from sklearn.exceptions import ConvergenceWarning
 
     tasks = _tasks(rows, by, tuple(classes) or rows.classes, options)
+    if by == "triplet" and 0 < triplets < len(tasks):
+        chosen = np.random.default_rng(options.seed).permutation(len(tasks))[:triplets]
+        tasks = [tasks[i] for i in np.sort(chosen)]
     problems, prepared = [], []
     for task in tasks:
         try:
@@ -141,7 +147,7 @@ def pairwise_scores(
         # Counted in `unconverged`. Set once here: filters belong to the process, not to a thread.
         warnings.simplefilter("ignore", ConvergenceWarning)
         work = ordered_map(
-            lambda task: _score(task[0], task[1], options), prepared, workers, at_once=8 * max(1, workers)
+            lambda task: _score(rows.features, task[0], task[1], options), prepared, workers, at_once=8 * max(1, workers)
         )
         for done, score in enumerate(work, start=1):
             results.append(score)
@@ -177,13 +183,14 @@ def _tasks(rows: ConditionRows, by: By, classes: tuple[str, ...], options: SvmOp
     few = [f"{name}: {n} rows for {options.folds} folds." for name, n in sets.items() if n < options.folds]
     if problems or few:
         raise ValueError(listed(problems or few))
+    bare = replace(rows, features=np.empty((len(rows), 0), np.float32))
     tasks = []
     for first, second in itertools.combinations(classes, 2):
         for b in backgrounds:
             if b not in (first, second):
                 one, two = of[first, b], of[second, b]
-                both = rows.take(np.concatenate([one, two]))
-                tasks.append(_Task(first, second, b, both, (len(one), len(two))))
+                both = np.concatenate([one, two])
+                tasks.append(_Task(first, second, b, both, bare.take(both), (len(one), len(two))))
     return tasks
 
 
@@ -198,14 +205,13 @@ def _folds(task: _Task, options: SvmOptions) -> tuple[list[Fold], int]:
     return [Fold(train, test, 0) for train, test in cut], len(task.rows)
 
 
-def _score(task: _Task, split: tuple[list[Fold], int], options: SvmOptions) -> PairScore:
+def _score(features: np.ndarray, task: _Task, split: tuple[list[Fold], int], options: SvmOptions) -> PairScore:
     folds, groups = split
     target = np.repeat([0, 1], task.counts)
-    features = task.rows.features
     predicted = np.full(len(target), -1)
     unconverged = one_sided = 0
     for train, test, _ in folds:
-        x, held = features[train], features[test]
+        x, held = features[task.numbers[train]], features[task.numbers[test]]
         if options.standardise:
             mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
             spread = np.where(spread > 0, spread, 1.0)

@@ -23,6 +23,7 @@ class ConditionRows:
     protein     [N] protein of the centre cell
     background  [N] class of the background's donor; '' where nothing was pasted (default: everywhere)
     donor       [N] id of the crop that gave the background, from the same ids as `cell`; '' where there is none
+    group       [N] group of proteins that cell and donor were drawn from; '' (default) where there are none
 
     Raises ValueError listing every column and row that does not fit.
     """
@@ -33,6 +34,7 @@ class ConditionRows:
     protein: np.ndarray
     background: np.ndarray = field(default_factory=lambda: _ABSENT)
     donor: np.ndarray = field(default_factory=lambda: _ABSENT)
+    group: np.ndarray = field(default_factory=lambda: _ABSENT)
 
     def __post_init__(self) -> None:
         features = np.asarray(self.features)
@@ -45,7 +47,7 @@ class ConditionRows:
             problems.append(f"features that are not finite in rows {capped([str(r) for r in wrong])}.")
         for column in fields(self)[1:]:
             values = np.asarray(getattr(self, column.name), object)
-            optional = column.name in ("background", "donor")
+            optional = column.name in ("background", "donor", "group")
             if optional and not values.size:
                 values = np.full(n, "", object)
             object.__setattr__(self, column.name, values)

@@ -56,6 +56,8 @@ CONDITIONS = {
         Condition("self_paste", "paste", "own"),
     )
 }
+# Cells times backgrounds, for the measures that need no labels: no set of one class, so not among the conditions.
+GRID = Condition("grid", "paste", "any", protocols=())
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,18 @@ class SetConfig:
         "what emptied pixels become: those of a cell-free patch of the same protein, or free pixels of the same crop",
     )
     fill: float = opt(0.0, "masked: value outside of the cell, in the units of the image")
+    groups: int = opt(
+        1,
+        "deal the proteins of each class into so many groups; image i draws cell and background from group i modulo "
+        "their number, so that folds by group share no crop; 1 = one group (published), 0 = as many as fit, up to 5",
+    )
 
     def __post_init__(self) -> None:
         check_literals(self)
         numbers = {"images": (self.images, 1), "reach": (self.reach, 0), "feather": (self.feather, 0)}
+        numbers["groups"] = (self.groups, 0)
         low = [f"{name}={value}: at least {least}." for name, (value, least) in numbers.items() if value < least]
+        if self.groups != 1 and self.proteins == "per_set":
+            low.append(f"groups={self.groups}: a set of one protein (proteins=per_set) has no groups; groups=1.")
         if low:
             raise ConfigError(" ".join(low))

@@ -1,0 +1,2 @@
+def add(jobs): pass
+def run(args): return 0
