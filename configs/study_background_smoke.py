@@ -27,7 +27,7 @@ def get_config():
                     make=("pack", "simulated", "--preset", "yeast", "--difficulty", "easy", "--n-proteins", "96",
                           "--fovs-per-protein", "1", "--size", "192"),
                     classes=CLASSES,
-                    split=("--by", "protein", "--shares", ".5,0,.5"),
+                    split=("--by", "protein", "--shares", ".3,0,.7"),
                 ),
             },
             encoders={
@@ -47,7 +47,8 @@ def get_config():
             order=("untrained", "plain", "swap", "cls", "centre"),
             reference="plain",
             plain="cls",
-            conditions=("baseline", "same", "different", "masked", "background_only", "others_masked"),
+            conditions=("baseline", "same", "different", "masked", "background_only", "others_masked", "grid"),
+            grid="12x4",
             images=60,
             classify=Classify(folds=2),
             seeds=(0,),

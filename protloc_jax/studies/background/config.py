@@ -11,13 +11,27 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
-from protloc_jax.eval.background.spec import CONDITIONS
+from protloc_jax.eval.background.sets import NAMES
 from protloc_jax.studies.image_sources import ImageSource, source_problems
 
 DATASETS = ("hpa_sc", "opencell_sc")
 PARTS = ("train", "val", "test")
 CONTROLS = ("readable", "permuted", "seam")
 NEEDED = ("baseline", "same", "different")
+NATIVE = ("field", "same", "other", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Native:
+    """Names in `more` of records in which the same cells (by id) are rendered among different neighbours.
+
+    Nothing is pasted in them, so a drop from `same` to `other` has no seam in it.
+    """
+
+    field: str = opt("", "cells in their own field")
+    same: str = opt("", "cells among cells of other proteins of their class")
+    other: str = opt("", "cells among cells of other classes")
+    none: str = opt("", "cells alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +48,7 @@ class Section(ImageSource):
     split_name: str = opt("", "which split, where those words make several")
     evaluated: tuple[str, ...] = opt(("test",), f"parts that are evaluated: {', '.join(PARTS)}; train trains")
     patches: str = opt("", "name in `more`: records of patches without cells, for cell-free backgrounds")
-    native: str = opt("", "name in `more`: records of cells that stand once among their like, once among others")
+    native: Native = dataclasses.field(default_factory=Native)
     training: tuple[str, ...] = opt((), "key=value overrides of pretraining on these images (model.channels)")
     encoders: tuple[str, ...] = opt((), "names of the encoders that take part; empty = all")
     sets: tuple[str, ...] = opt((), "further key=value settings of the sets of these images (protloc background make)")
@@ -89,11 +103,12 @@ class Inference:
 class Classify:
     """How features are read: linear probes of all classes, and support vector machines of every pair."""
 
-    folds: int = opt(5, "folds of whole proteins")
+    folds: int = opt(5, "folds of whole proteins, where donors come from all of them; else one a group of donors")
     l2: float = opt(1e-2, "strength of the linear probe")
     fold_seed: int = opt(0, "seed of the folds")
     pairwise: bool = opt(True, "pairwise support vector machines by the paper's protocol too, plain inference only")
     pair_images: int = opt(0, "rows of each set that they use; 0 = all (published: 1,000)")
+    triplets: int = opt(0, "only so many triplets of different and cell_free, drawn by a seed; 0 = all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +134,10 @@ class BackgroundStudy:
     on: tuple[str, ...] = opt((), "names of the data sections that take part; empty = all")
     runs: str = opt("", "folder with pretraining runs made elsewhere, named as the steps are; those there are used")
     seeds: tuple[int, ...] = opt((0,), "seeds of pretraining")
-    conditions: tuple[str, ...] = opt(tuple(CONDITIONS), f"which of {', '.join(CONDITIONS)}")
+    conditions: tuple[str, ...] = opt(NAMES, f"which of {', '.join(NAMES)}")
     images: int = opt(200, "images of a set (published: 1,000)")
     sets: tuple[str, ...] = opt((), "further key=value settings of the sets, as `protloc background make` takes them")
+    grid: str = opt("64x8", "cells x backgrounds of the measures without labels, where conditions name the grid")
     batch: int = opt(64, "images a batch while embedding")
     classify: Classify = dataclasses.field(default_factory=Classify)
     protocol: Literal["transfer", "retrained"] = opt("transfer", "protocol of the headline; the other stands beside")
@@ -163,6 +179,11 @@ def seeds_of(study: BackgroundStudy, encoder: Encoder) -> tuple[int, ...]:
     return study.seeds if encoder.kind in ("trained", "untrained") else study.seeds[:1]
 
 
+def native_of(section: Section) -> dict[str, str]:
+    """The native records that a section names, by kind."""
+    return {kind: getattr(section.native, kind) for kind in NATIVE if getattr(section.native, kind)}
+
+
 def title_of(sections: Mapping[str, Any], name: str) -> str:
     """What tables call a section."""
     return sections[name].title or name
@@ -188,9 +209,11 @@ def _unknown(study: BackgroundStudy) -> list[str]:
     for name, section in study.data.items():
         problems += source_problems(f"data.{name}", section, DATASETS)
         problems += _absent(f"data.{name}.encoders", section.encoders, study.encoders)
-        for key in ("patches", "native"):
-            asked = getattr(section, key)
+        named = {"patches": section.patches, **{f"native.{kind}": more for kind, more in native_of(section).items()}}
+        for key, asked in named.items():
             problems += _absent(f"data.{name}.{key}", (asked,) if asked else (), study.more)
+        if native_of(section) and not (section.native.same and section.native.other):
+            problems.append(f"data.{name}.native: same and other are compared; give both.")
     for name, source in study.more.items():
         problems += source_problems(f"more.{name}", source, DATASETS)
     for name, encoder in study.encoders.items():
@@ -205,18 +228,12 @@ def _unknown(study: BackgroundStudy) -> list[str]:
 def _impossible(study: BackgroundStudy) -> list[str]:
     problems = [f"{key}: name one section or more." for key in ("data", "encoders", "inference")
                 if not getattr(study, key)]  # fmt: skip
-    for key, known in (("controls", CONTROLS), ("conditions", tuple(CONDITIONS))):
+    for key, known in (("controls", CONTROLS), ("conditions", NAMES)):
         wrong = [value for value in getattr(study, key) if value not in known]
         problems += [f"{key}: '{value}' is not one of {', '.join(known)}.{nearest(value, known)}" for value in wrong]
     lacking = [name for name in NEEDED if name not in study.conditions]
     if lacking:
         problems.append(f"conditions: the drop needs {', '.join(NEEDED)}; lacking: {', '.join(lacking)}.")
-    if "cell_free" in study.conditions:
-        without = [name for name, section in study.data.items() if not section.patches]
-        if len(without) == len(study.data):
-            problems.append(
-                "conditions: cell_free needs patches without cells (data.NAME.patches); no section has any."
-            )
     if any(e.kind in ("trained", "untrained") for e in study.encoders.values()) and not study.config:
         problems.append("config is empty, and encoders are trained by it.")
     reference = study.encoders.get(study.reference)

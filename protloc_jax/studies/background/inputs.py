@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from protloc_jax.data import split_file
 from protloc_jax.data import write as write_records
 from protloc_jax.data.manifest import Manifest, capped, listed
 from protloc_jax.data.manifest import read as read_manifest
-from protloc_jax.studies.background.config import BackgroundStudy, Section
+from protloc_jax.eval.background.spec import CONDITIONS
+from protloc_jax.studies.background.config import BackgroundStudy, Section, native_of
 from protloc_jax.studies.image_sources import is_there, records_of
 from protloc_jax.studies.steps import Made, Word, Workshop
 
@@ -22,12 +25,14 @@ LEAST_PROTEINS = 2  # of every class: a same swap takes the background of anothe
 
 
 class Inputs(NamedTuple):
-    """Records by data section, split files (of sections that make one), the records of the evaluated cells, and the
-    further records that sections name."""
+    """Records by data section, split files (of sections that make one), the records of the evaluated cells, the made
+    images, the evaluated cells among native neighbours by section and kind, and the further records that are named."""
 
     records: dict[str, Made]
     splits: dict[str, Made]
     cells: dict[str, Made]
+    images: dict[str, Made]
+    native: dict[tuple[str, str], Made]
     more: dict[str, Made]
 
 
@@ -48,10 +53,11 @@ def refuse_missing(study: BackgroundStudy) -> None:
 
 def prepare(study: BackgroundStudy, shop: Workshop) -> Inputs:
     """Records, splits and the records of the evaluated cells."""
-    found = Inputs({}, {}, {}, {})
-    used = {name for s in study.data.values() for name in (s.patches, s.native) if name}
+    found = Inputs({}, {}, {}, {}, {}, {})
+    native = [(name, kind, more) for name, s in study.data.items() for kind, more in native_of(s).items()]
+    used = {*(more for *_, more in native), *(s.patches for s in study.data.values() if s.patches)}
     own = sum(bool(s.split) for s in study.data.values())
-    with shop.phase("images", 2 * len(study.data) + len(used) + own):
+    with shop.phase("images", 3 * len(study.data) + len(used) + len(native) + own):
         for name, source in study.more.items():
             if name in used:
                 found.more[name] = records_of(name, source, shop)
@@ -61,7 +67,16 @@ def prepare(study: BackgroundStudy, shop: Workshop) -> Inputs:
                 words: list[Word] = ["data", "split", records, "--label", section.category, *section.split]
                 found.splits[name] = shop.command(f"split-{name}", [*words, "--out", "{out}"], file="split.parquet")
             found.cells[name] = _evaluated(name, section, records, found.splits.get(name), shop)
+            found.images[name] = _made(study, name, found, shop)
+        for name, kind, more in native:
+            found.native[name, kind] = _native(name, kind, study.data[name], found.more[more], found.cells[name], shop)
     return found
+
+
+def conditions_of(study: BackgroundStudy, name: str) -> tuple[str, ...]:
+    """The conditions that are made of a section: those that need patches without cells only where it has some."""
+    patches = study.data[name].patches
+    return tuple(c for c in study.conditions if patches or c not in CONDITIONS or not CONDITIONS[c].free)
 
 
 def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manifest, np.ndarray, np.ndarray]:
@@ -96,8 +111,8 @@ def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manif
     if few:
         problems.append(f"classes with fewer than {LEAST_PROTEINS} evaluated proteins: {capped(few)}; name the others "
                         "in classes, or split otherwise.")  # fmt: skip
-    if len(of_class) < 3:
-        problems.append(f"{len(of_class)} classes are evaluated; a background of a third class needs 3.")
+    if len(of_class) < 2:
+        problems.append(f"{len(of_class)} classes are evaluated; 2 are needed, and 3 for a background of a third.")
     if problems:
         raise ValueError(listed(problems))
     return manifest, train, rows
@@ -111,14 +126,59 @@ def _evaluated(name: str, section: Section, records: Made, split: Made | None, s
             manifest, _, rows = parts_of(section, records.path, split.path if split else None)
         except ValueError as error:
             raise ValueError(f"data.{name}: {error}") from error
-        with read_records.open(records.path) as source:
-            if not source.info.has_mask:
-                raise ValueError(f"data.{name}: {records.path} has no masks of cells (protloc data crops writes them).")
-            write_records.write(
-                folder / "records", manifest.subset(rows), lambda i: (source[int(rows[i])], source.mask(int(rows[i]))),
-                name=f"{source.info.name}, evaluated", source=f"{source.info.digest} {len(rows)}", workers=0,
-            )  # fmt: skip
+        _copy(records.path, manifest, rows, folder / "records")
 
     settings = [section.category, section.protein, list(section.evaluated), list(section.classes), section.split_name]
     uses = [records, *([split] if split else [])]
     return shop.compute(f"cells-{name}", work, settings=settings, uses=uses, file="records")
+
+
+def _native(name: str, kind: str, section: Section, records: Made, cells: Made, shop: Workshop) -> Made:
+    """Of native records the cells of the evaluated proteins."""
+
+    def work(folder: Path) -> None:
+        known, table = (read_manifest(made.path / record_info.MANIFEST_FILE) for made in (cells, records))
+        if section.protein not in table.table:
+            raise ValueError(f"data.{name}.native.{kind}: no column '{section.protein}'.")
+        rows = np.flatnonzero(table.table[section.protein].isin(set(known.table[section.protein])))
+        if not len(rows):
+            raise ValueError(f"data.{name}.native.{kind}: none of its proteins is evaluated.")
+        _copy(records.path, table, rows, folder / "records")
+
+    settings = [kind, section.protein]
+    return shop.compute(f"cells-{name}-{kind}", work, settings=settings, uses=[records, cells], file="records")
+
+
+def _made(study: BackgroundStudy, name: str, found: Inputs, shop: Workshop) -> Made:
+    """The images of every condition, by `protloc background make`."""
+    section = study.data[name]
+    words: list[Word] = ["background", "make", "--data", found.cells[name]]
+    words += ["--class", section.category, "--protein", section.protein]
+    words += ["--conditions", ",".join(conditions_of(study, name)), "--grid", study.grid, "--quiet"]
+    if section.patches:
+        words += ["--patches", found.more[section.patches]]
+    settings = [f"images={study.images}", *study.sets, *section.sets]
+    # Without patches, emptied pixels are filled with free pixels of the crop itself.
+    filled = section.patches or any(word.startswith("filler=") for word in settings)
+    words += [*settings, *([] if filled else ["filler=own"]), "--out", "{out}"]
+    return shop.command(f"images-{name}", words, file="images")
+
+
+def _copy(source: Path, manifest: Manifest, rows: np.ndarray, out: Path) -> None:
+    """Write some rows of records, with their masks, as records of their own."""
+    with read_records.open(source) as records:
+        if not records.info.has_mask:
+            raise ValueError(f"{source} has no masks of cells (protloc data crops writes them).")
+        write_records.write(
+            out, manifest.subset(rows), lambda i: (records[int(rows[i])], records.mask(int(rows[i]))),
+            name=records.info.name, source=_told(records.info, len(rows)), workers=0,
+        )  # fmt: skip
+
+
+def _told(info: record_info.RecordsInfo, rows: int) -> str:
+    """What the cells were taken from; what is synthetic must go on saying so."""
+    told: dict[str, Any] = {"evaluated": [info.digest, rows]}
+    with contextlib.suppress(json.JSONDecodeError, AttributeError):
+        if simulated := json.loads(str(info.packing.get("source", ""))).get("simulated"):
+            told["simulated"] = simulated
+    return json.dumps(told, sort_keys=True)
