@@ -171,6 +171,7 @@ def _written(out: Path, info: RecordsInfo) -> dict[str, Any] | None:
     """background.json of the same images, where an earlier call wrote it."""
     try:
         about = json.loads((out / ABOUT_FILE).read_text())
+        Clipped(**about["clipped"])
         return about if about["records_made_sha256"] == info.digest else None
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None

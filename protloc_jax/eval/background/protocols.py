@@ -221,8 +221,8 @@ def _predict(
     hot = scores.one_hot(target, len(classes))
     if options.classifier == "probe":
         path = fit_probe(x, hot, kind="multinomial", l2=[options.l2], train=masks)
-        # Filled up to one size, so that one compiled program scores all folds.
-        most = max(len(h) for h in held)
+        # Filled up to one size, so that one compiled program scores all folds (and many calls).
+        most = -(-max(len(h) for h in held) // 256) * 256
         filled = [np.pad(h, ((0, most - len(h)), (0, 0))) for h in held]
         each: list[Any] = [path.scores(h, fold=f)[: len(held[f])] for f, h in enumerate(filled)]
     else:
