@@ -36,11 +36,10 @@ def edge_features(images: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> 
     rows = []
     for image, mask in zip(images, masks, strict=True):
         cell = np.asarray(mask) == 1
-        grown = ndimage.binary_dilation(cell, iterations=1)
-        shrunk = ndimage.binary_erosion(cell, iterations=1)
+        grown, shrunk = _grown(cell, 1), _shrunk(cell, 1)
         edge = grown & ~shrunk
-        inside = shrunk & ~ndimage.binary_erosion(shrunk, iterations=WIDTH)
-        outside = ndimage.binary_dilation(grown, iterations=WIDTH) & ~grown
+        inside = shrunk & ~_shrunk(shrunk, WIDTH)
+        outside = _grown(grown, WIDTH) & ~grown
         row = []
         for channel in np.moveaxis(np.asarray(image, np.float64), -1, 0):
             down, right = np.gradient(channel)
@@ -81,3 +80,11 @@ def seam_score(natural: np.ndarray, pasted: np.ndarray, groups: tuple[np.ndarray
 
 def _mean(values: np.ndarray, where: np.ndarray) -> float:
     return float(values[where].mean()) if where.any() else 0.0
+
+
+def _grown(cell: np.ndarray, pixels: int) -> np.ndarray:
+    return np.asarray(ndimage.binary_dilation(cell, iterations=pixels), bool)
+
+
+def _shrunk(cell: np.ndarray, pixels: int) -> np.ndarray:
+    return np.asarray(ndimage.binary_erosion(cell, iterations=pixels), bool)

@@ -140,7 +140,7 @@ def _native(name: str, kind: str, section: Section, records: Made, cells: Made, 
         known, table = (read_manifest(made.path / record_info.MANIFEST_FILE) for made in (cells, records))
         if section.protein not in table.table:
             raise ValueError(f"data.{name}.native.{kind}: no column '{section.protein}'.")
-        rows = np.flatnonzero(table.table[section.protein].isin(set(known.table[section.protein])))
+        rows = np.flatnonzero(table.table[section.protein].isin(known.table[section.protein].unique().tolist()))
         if not len(rows):
             raise ValueError(f"data.{name}.native.{kind}: none of its proteins is evaluated.")
         _copy(records.path, table, rows, folder / "records")

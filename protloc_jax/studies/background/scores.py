@@ -14,7 +14,6 @@ from protloc_jax.data.durable import write_whole
 from protloc_jax.eval.background.joined import MadeFeatures
 from protloc_jax.eval.background.protocols import ConditionScore, ProtocolOptions, retrained, transfer
 from protloc_jax.eval.background.rows import ConditionRows
-from protloc_jax.eval.background.score import ScoreOptions
 from protloc_jax.eval.background.score_classes import Crossed, bins_of, classify, crossed_pairs
 from protloc_jax.eval.background.score_grid import grid_scores
 from protloc_jax.eval.background.score_svc import svc_options, svc_scores
@@ -174,8 +173,9 @@ def read(folder: Path) -> TableScores:
 
 def _options(options: Classify, groups: int) -> ProtocolOptions:
     """Folds are the groups that cells and donors were dealt into; whole proteins where there are none."""
-    how = ScoreOptions(l2=options.l2, seed=options.fold_seed).protocol_options("probe", groups=groups)
-    return how if groups > 1 else dataclasses.replace(how, folds=options.folds)
+    if groups > 1:
+        return ProtocolOptions(l2=options.l2, seed=options.fold_seed, folds=groups, group_by=("group",))
+    return ProtocolOptions(l2=options.l2, seed=options.fold_seed, folds=options.folds)
 
 
 def _both(
@@ -232,7 +232,7 @@ def _svc(
     conditions: Mapping[str, ConditionRows], found: MadeFeatures, options: Classify
 ) -> tuple[tuple[Mapping[str, Any], ...], dict[str, Any], dict[str, str]]:
     """Pairwise support vector machines of the paper's conditions, their rows and means."""
-    how = svc_options("grouped", groups=found.groups, folds=0 if found.groups > 1 else options.folds)
+    how = svc_options("grouped", groups=found.groups, folds=found.groups if found.groups > 1 else options.folds)
     how = dataclasses.replace(how, rows_per_class=options.pair_images or None)
     used = {name: rows for name, rows in conditions.items() if name in PUBLISHED}
     scored, failed = svc_scores(used, found.classes, "grouped", how, triplets=options.triplets, workers=2)
