@@ -27,7 +27,7 @@ def get_config():
                     make=("pack", "simulated", "--preset", "yeast", "--difficulty", "easy", "--n-proteins", "96",
                           "--fovs-per-protein", "1", "--size", "192"),
                     classes=CLASSES,
-                    split=("--by", "protein", "--shares", ".3,0,.7"),
+                    split=("--by", "protein", "--shares", ".2,0,.8"),
                 ),
             },
             encoders={

@@ -123,7 +123,10 @@ def by_class(study: BackgroundStudy, scored: Scored) -> dict[str, Any]:
             share = np.divide(right, tested, out=np.full_like(right, np.nan), where=tested > 0)
             found["backgrounds"][protocol] = [[None if v != v else float(v) for v in line] for line in share]
     found["recall"] = {
-        c: [_recall(np.sum([one.counts[study.protocol][c] for one in scored.made], axis=0), i) for i in range(len(first.classes))]
+        c: [
+            _recall(np.sum([one.counts[study.protocol][c] for one in scored.made], axis=0), i)
+            for i in range(len(first.classes))
+        ]
         for c in first.counts[study.protocol]
     }
     found["pairs"] = {c: _pair_matrix(scored.made, c) for c in ("same", "different")}

@@ -11,6 +11,7 @@ from protloc_jax.data import info as record_info
 from protloc_jax.data.manifest import capped
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.eval.background.joined import made_features
+from protloc_jax.eval.background.made import about_of
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.studies.background import controls, published, runs, scores
 from protloc_jax.studies.background import inputs as study_inputs
@@ -172,6 +173,7 @@ def _section(study: BackgroundStudy, inputs: Inputs, name: str) -> dict[str, Any
         "evaluated_crops": len(cells),
         "evaluated_proteins": len(set(protein[rows])),
         "classes": sorted(set(category[rows])),
+        "groups": about_of(images)["sets"]["groups"],
         "images": images.n,
         "conditions": list(study_inputs.conditions_of(study, name)),
         "native": [kind for own, kind in inputs.native if own == name],
