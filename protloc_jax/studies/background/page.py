@@ -92,9 +92,9 @@ def _accuracies(page: Report, results: Mapping[str, Any], data: str) -> None:
     title = _called(results, data)
     page.section(
         f"{title}: every condition",
-        "Untouched: crops as they are. Same, different: the cell on the crop of another protein of its class, of another "
-        "class. Masked: everything outside of the cell is 0. Background alone: the cell is replaced by free pixels. "
-        "Others removed: neighbours are replaced, the cell's own surroundings stay.",
+        "Untouched: crops as they are. Same, different: the cell on the crop of another protein of its class, of "
+        "another class. Masked: everything outside of the cell is 0. Background alone: the cell is replaced by free "
+        "pixels. Others removed: neighbours are replaced, the cell's own surroundings stay.",
     )
     for protocol, words in PROTOCOLS.items():
         rows = table.accuracy_rows(results, data, protocol)
@@ -106,9 +106,10 @@ def _accuracies(page: Report, results: Mapping[str, Any], data: str) -> None:
     rows = table.bin_rows(results, data)
     if rows:
         page.table(
-            rows, caption=f"{title}: balanced accuracy of the condition `different`, transferred, by the share of pixels "
+            rows,
+            caption=f"{title}: balanced accuracy of the condition `different`, transferred, by the share of pixels "
             "that other cells have.",
-        )  # fmt: skip
+        )
     lost = {f"{row['title']}: {what}": why for row in table.of_data(results, data)
             for what, why in row["not_scored"].items()}  # fmt: skip
     if lost:
@@ -118,8 +119,8 @@ def _accuracies(page: Report, results: Mapping[str, Any], data: str) -> None:
 def _pairwise(page: Report, results: Mapping[str, Any]) -> None:
     page.section(
         "Beside the published numbers",
-        "Support vector machines of every pair of classes, retrained within each condition, chance 0.5; ± three standard "
-        "errors over classes. The rule is that of the paper's text (every class over all its pairs, all third "
+        "Support vector machines of every pair of classes, retrained within each condition, chance 0.5; ± three "
+        "standard errors over classes. The rule is that of the paper's text (every class over all its pairs, all third "
         "backgrounds). Published rows are of other encoders on real yeast: a reader may compare gaps, not levels.",
     )
     for data in results["data"]:
@@ -139,8 +140,9 @@ def _parts(page: Report, results: Mapping[str, Any], note: str) -> None:
     protocol = "retrained"
     page.section(
         "Where the drop comes from",
-        "Artefact: pasting itself. Cue lost: what neighbours of the same class contribute. Interference: what neighbours "
-        "of another class destroy beyond that. The three add up to untouched − different. Retrained, as the paper does.",
+        "Artefact: pasting itself. Cue lost: what neighbours of the same class contribute. Interference: what "
+        "neighbours of another class destroy beyond that. The three add up to untouched − different. Retrained, as the "
+        "paper does.",
     )
     for data in results["data"]:
         page.table(table.part_rows(results, data, protocol), caption=f"{_called(results, data)}: differences.")
@@ -169,8 +171,8 @@ def _classes(page: Report, results: Mapping[str, Any], note: str) -> None:
             page.section("Class by class, plain encoder")
             shown = True
         page.figure(
-            heat_map(_matrix(grid), own["classes"], row_label="class of the cell", column_label="class of the background",
-                     label="share right", note=note),
+            heat_map(_matrix(grid), own["classes"], row_label="class of the cell",
+                     column_label="class of the background", label="share right", note=note),
             caption=f"{title}: `different`, {protocol}: right answers by class of the cell and of the background.",
         )  # fmt: skip
         if own["pairs"].get("different"):
@@ -192,9 +194,9 @@ def _free(page: Report, results: Mapping[str, Any]) -> None:
         return
     page.section(
         "Without labels",
-        "The same cells on the same backgrounds, every combination. Cosines of standardised features; variance: shares of "
-        "the sum of squares; found again: the nearest among all cells on another background is the same cell; answers "
-        "changed: the transferred classifier says something else than on the cell's own background.",
+        "The same cells on the same backgrounds, every combination. Cosines of standardised features; variance: shares "
+        "of the sum of squares; found again: the nearest among all cells on another background is the same cell; "
+        "answers changed: the transferred classifier says something else than on the cell's own background.",
     )
     for data, rows in made.items():
         page.table(rows, caption=f"{_called(results, data)}: mean over seeds.")
@@ -238,10 +240,11 @@ def _controls(page: Report, results: Mapping[str, Any]) -> None:
             for s in results["seams"]
         ]  # fmt: skip
         page.table(
-            rows, caption="A detector of seams: logistic regression on gradients and steps along the cell's edge, tested on "
+            rows,
+            caption="A detector of seams: logistic regression on gradients and steps along the cell's edge, tested on "
             "other proteins; 0.5 is chance. Above it, pasting left a trace, and a classifier of natural crops meets "
             "something new.",
-        )  # fmt: skip
+        )
 
 
 def _settings(page: Report, results: Mapping[str, Any]) -> None:

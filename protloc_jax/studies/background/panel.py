@@ -33,8 +33,8 @@ def made_panel(records: Path, *, title: str, cells: int) -> list[Panel]:
         table = source.manifest.table
         condition, label = (table[c].astype(str).to_numpy() for c in ("condition", "centre_class"))
         number = table["number"].astype(int).to_numpy()
-        names = [c for c in dict.fromkeys(condition) if c != "grid"]
-        classes = list(dict.fromkeys(label))[:cells]
+        names = [str(c) for c in dict.fromkeys(condition.tolist()) if c != "grid"]
+        classes = [str(c) for c in dict.fromkeys(label.tolist())][:cells]
         rows: list[list[int]] = []
         for name in classes:
             at = [np.flatnonzero((condition == c) & (label == name) & (number == 0)) for c in names]

@@ -97,11 +97,11 @@ def accuracy_rows(results: Mapping[str, Any], data: str, protocol: str) -> list[
     """One row a system: balanced accuracy of every condition."""
     rows = of_data(results, data)
     names = list(dict.fromkeys(c for row in rows for c in row["conditions"].get(protocol, {})))
-    return [
-        {"features": row["title"], **{TITLES.get(c, c): (row["conditions"].get(protocol, {}).get(c) or {}).get("estimate")
-                                      for c in names}}
-        for row in rows
-    ]  # fmt: skip
+    found = []
+    for row in rows:
+        own = row["conditions"].get(protocol, {})
+        found.append({"features": row["title"], **{TITLES.get(c, c): own.get(c, {}).get("estimate") for c in names}})
+    return found
 
 
 def drop_rows(results: Mapping[str, Any], data: str, protocol: str) -> list[dict[str, Any]]:
