@@ -16,6 +16,7 @@ for name in (
     "probe",
     "heads",
     "moa",
+    "background",
     "loader",
     "views",
     "train_step",

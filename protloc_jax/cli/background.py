@@ -36,9 +36,13 @@ def _add_make(jobs: Any) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the records")
     parser.add_argument("--patches", metavar="RECORDS", help="patches without cells, of the crops' size and columns")
     parser.add_argument("--class", dest="class_column", default="labels", metavar="COLUMN", help="default: the label")
-    parser.add_argument("--protein", dest="protein_column", default="protein", metavar="COLUMN", help="default: protein")
+    parser.add_argument(
+        "--protein", dest="protein_column", default="protein", metavar="COLUMN", help="default: protein"
+    )
     parser.add_argument("--classes", default="", metavar="A,B,...", help="only these classes")
-    parser.add_argument("--conditions", default="", metavar="A,B,...", help="only these (default: all that can be made)")
+    parser.add_argument(
+        "--conditions", default="", metavar="A,B,...", help="only these (default: all that can be made)"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), help="only crops of one split (default: all)")
     parser.add_argument("--split-file", metavar="FILE", help="the split of a file of `protloc data split`")
     parser.add_argument("--split-name", default="", metavar="NAME", help="which of the file's splits")
@@ -52,7 +56,9 @@ def _add_make(jobs: Any) -> None:
     parser.add_argument("--per", choices=("pixel", "image"), default="pixel", help="distribution of --fields")
     parser.add_argument("--min-coverage", type=float, default=0.05, metavar="SHARE", help="least share of the cell")
     parser.add_argument("--max-coverage", type=float, default=0.95, metavar="SHARE", help="largest share of the cell")
-    parser.add_argument("--images", metavar="FOLDER", help="also write TIFFs (channels x height x width) and images.csv")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="also write TIFFs (channels x height x width) and images.csv"
+    )
     parser.add_argument("--check-only", action="store_true", help="draw and count everything, write nothing")
     parser.add_argument("--workers", type=int, default=None, help="encoding threads (default: one a core)")
     parser.add_argument("--shard-size", type=int, default=0, help="records a file (default: chosen)")
@@ -129,7 +135,10 @@ def _make(args: argparse.Namespace) -> int:
             restart=args.restart,
         )
     share = (clipped.below + clipped.above) / clipped.of
-    print(f"clipped   {clipped.below:,} values below 0, {clipped.above:,} above the range, of {clipped.of:,} ({share:.2%})")
+    print(
+        f"clipped   {clipped.below:,} values below 0 and {clipped.above:,} above the range, "
+        f"of {clipped.of:,} ({share:.2%})"
+    )
     print(f"wrote     {out}: {info.n:,} images, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s)")
     if args.images:
         with records_file.open(out) as records, Progress(not args.quiet, "TIFFs", 0, info.n) as bar:

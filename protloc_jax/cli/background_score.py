@@ -33,7 +33,7 @@ def add(jobs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print and write; returns the exit status."""
-    from protloc_jax.config import from_mapping, to_dict
+    from protloc_jax.config import from_mapping, to_dict, with_overrides
     from protloc_jax.data.durable import write_whole
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.background import score, score_output
@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
             given[name] = [word.strip() for word in getattr(args, name).split(",") if word.strip()]
     if args.triplets is not None:
         given["triplets"] = args.triplets
-    from protloc_jax.config import with_overrides
-
-    options = with_overrides(from_mapping(score.ScoreOptions, {**to_dict(score.ScoreOptions()), **given}), args.settings)
+    options = with_overrides(
+        from_mapping(score.ScoreOptions, {**to_dict(score.ScoreOptions()), **given}), args.settings
+    )
     table = read(args.features)
     set_up_compilation_cache()
     with _Shown(not args.quiet) as shown:
@@ -108,8 +108,8 @@ def _print(results: dict[str, Any]) -> None:
     made, sets = results["made"], results["made"].get("sets", {})
     if made:
         say(
-            f"images    of {made['records']} (digest {made['records_sha256'][:16]}), {made['rows']}; seed {sets['seed']}, "
-            f"standardise {sets['standardise']}, units {sets['units']}, groups {sets['groups']}"
+            f"images    of {made['records']} (digest {made['records_sha256'][:16]}), {made['rows']}; "
+            f"seed {sets['seed']}, standardise {sets['standardise']}, units {sets['units']}, groups {sets['groups']}"
         )
     for what, words in (("missing", "made images that the table lacks"), ("extra", "rows that are no made image")):
         if results[what]["count"]:

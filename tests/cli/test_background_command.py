@@ -26,7 +26,9 @@ def test_make_then_score(made, capsys):
     x = one_hot(table["centre_class"]) + 2 * one_hot(table["donor_class"])
     pd.DataFrame(x, columns=["a", "b", "c"]).assign(id=table["id"]).to_csv(made / "x.csv", index=False)
     score = ["background", "score", "--features", str(made / "x.csv"), "--made", str(made / "made"), "--quiet"]
-    assert main([*score, "--out", str(made / "scores"), "--svc", "published", "resamples=50", "k=3"]) == 0
+    assert (
+        main([*score, "--out", str(made / "scores"), "--svc", "published", "resamples=50", "protocols=transfer"]) == 0
+    )
     said = capsys.readouterr().out
     assert "SYNTHETIC IMAGES" in said and "probe transfer: baseline - different = +1.000" in said
     results = json.loads((made / "scores" / "background.json").read_text())

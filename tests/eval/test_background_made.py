@@ -44,7 +44,9 @@ def test_every_image_of_every_condition_equals_float64(made):
     out, _, info, clipped, crops, frees = made
     table, _, _ = read_made(out)
     protein_of = {name: name.rsplit(".", 1)[0] for name in crops}
-    stacks = {p: np.stack([crops[c][0] for c in crops if protein_of[c] == p]).astype(float) for p in protein_of.values()}
+    stacks = {
+        p: np.stack([crops[c][0] for c in crops if protein_of[c] == p]).astype(float) for p in protein_of.values()
+    }
     moments = {p: (x.mean((0, 1, 2)), x.std((0, 1, 2))) for p, x in stacks.items()}
     everything = np.stack([image for image, _ in crops.values()]).astype(float)
     mean, sd = everything.mean((0, 1, 2)), everything.std((0, 1, 2))
@@ -148,14 +150,18 @@ def test_groups_that_fit_and_those_that_do_not():
 NAMES_AB = [f"{c}{p}" for p in range(5) for c in "ab"]
 
 
-@pytest.mark.parametrize("image_set", [ImageSet("same", "a"), ImageSet("random_b", "a"), ImageSet("different", "a", "b")])
+@pytest.mark.parametrize(
+    "image_set", [ImageSet("same", "a"), ImageSet("random_b", "a"), ImageSet("different", "a", "b")]
+)
 def test_draws_within_groups_reach_all_that_they_may(image_set):
     drawn = draw(image_set, replace(CONFIG_ONE, groups=2), CROPS)
     centre, donor = (np.array(NAMES)[rows] for rows in (drawn.centre, drawn.donor))
     part = np.arange(500) % 2
     within = [{*centre[part == g], *donor[part == g]} for g in (0, 1)]
     assert not within[0] & within[1]
-    reached = set(NAMES) if image_set.condition == "random_b" else {n for n in NAMES if n[0] in ("a", image_set.background)}
+    reached = (
+        set(NAMES) if image_set.condition == "random_b" else {n for n in NAMES if n[0] in ("a", image_set.background)}
+    )
     assert within[0] | within[1] == reached
     assert (centre != donor).all()
     shared = draw(ImageSet("different", "c", "b"), replace(CONFIG_ONE, groups=2), CROPS)
@@ -192,7 +198,7 @@ def test_rows_that_are_left_out_are_counted_by_reason(tmp_path):
 
 def test_refusals(folders, tmp_path):
     bare = pack_cells(tmp_path / "bare", masks=False)
-    with records_file.open(bare) as records, pytest.raises(BackgroundError, match="no masks.*protloc data crops"):
+    with records_file.open(bare) as records, pytest.raises(BackgroundError, match=r"no masks.*protloc data crops"):
         read_cells(records, CellsConfig())
     with records_file.open(folders[0]) as records:
         with pytest.raises(BackgroundError, match=r"(?s)no column 'label'.*'labels'.*no column 'protien'.*'protein'"):

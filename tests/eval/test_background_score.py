@@ -109,7 +109,9 @@ def test_pairs_are_scikit_learn_s_on_the_rows_of_the_manifest(made):
     found = score_table(table, replace(OPTIONS, parts=("svc",), svc=("published",)))
     rows = found.made.conditions["different"]
     score = next(s for s in found.svc["published"]["different"].scores if s.background == "ER")
-    x = np.concatenate([rows.features[(rows.label == c) & (rows.background == "ER")] for c in (score.first, score.second)])
+    x = np.concatenate(
+        [rows.features[(rows.label == c) & (rows.background == "ER")] for c in (score.first, score.second)]
+    )
     y = np.repeat([0, 1], 12)
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
@@ -144,7 +146,9 @@ def test_a_table_of_another_tool_is_joined_by_id(made, tmp_path):
     assert told["missing"]["count"] == 5 and told["made"]["sets"]["groups"] == 2 and told["not_scored"] == {}
     tables = table_rows(theirs)
     assert set(tables) == {"classes", "proteins"}
-    recalls = [r["value"] for r in tables["classes"] if (r["score"], r["condition"]) == ("knn transfer, recall", "same")]
+    recalls = [
+        r["value"] for r in tables["classes"] if (r["score"], r["condition"]) == ("knn transfer, recall", "same")
+    ]
     knn = next(c for c in theirs.classified if c.classifier == "knn")
     assert np.mean(recalls) == pytest.approx(knn.intervals["same"].estimate)
 
@@ -168,13 +172,17 @@ def test_what_cannot_be_scored_is_named_with_its_reason(made):
     some = (whole.obs["condition"] == "same").to_numpy()
     with pytest.raises(ValueError, match="no image of condition baseline, only same"):
         score_table(FeatureTable(whole.x[some], whole.obs[some]))
-    with pytest.raises(ConfigError, match=r"(?s)parts: 'svm' is not.*Did you mean 'svc'.*classifiers: 'prob'.*triplets=-1"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)parts: 'svm' is not.*Did you mean 'svc'.*classifiers: 'prob'.*triplets=-1"
+    ):
         ScoreOptions(parts=("svm",), classifiers=("prob",), triplets=-1)
-    # Without groups every donor of `same` was trained on, where a class has two proteins in two folds.
+    # Without groups and the grid: folds by protein, so donors of `same` lie in other folds.
     few = whole.obs["condition"].isin(["baseline", "same"]).to_numpy()
     obs = whole.obs[few].drop(columns=["donor_group", "others_share"])
-    two = obs["centre_protein"].str[-1].isin(["0", "1"]) & (obs["donor_protein"].str[-1].isin(["0", "1", ""]) | (obs["donor_protein"] == ""))
-    keep = two.to_numpy()
-    found = score_table(FeatureTable(whole.x[few][keep], obs[keep]), replace(OPTIONS, svc=("grouped",)))
-    assert "no column others_share" in found.not_scored["bins"] and "no images of the grid" in found.not_scored["label_free"]
+    found = score_table(FeatureTable(whole.x[few], obs), replace(OPTIONS, svc=("grouped",), classifiers=("knn",)))
+    transferred = next(c for c in found.classified if c.protocol == "transfer")
+    assert transferred.options.group_by == ("cell", "protein") and transferred.options.folds == 4
+    assert transferred.scores["same"].left_out > 0 == transferred.scores["baseline"].left_out
+    assert "no column others_share" in found.not_scored["bins"]
+    assert "no images of the grid" in found.not_scored["label_free"]
     assert "no images of different" in found.not_scored["crossed"]

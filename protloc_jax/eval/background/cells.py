@@ -1,4 +1,4 @@
-"""Cells of records: crops with masks, a class and a protein each, after the paper's two filters; every row accounted for."""
+"""Cells of records: crops with masks, a class and a protein each, after the paper's filters; every row is counted."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         manifest, info, about = read_made(made)
         digest = table.uns.get("data_sha256")
         if digest and digest != info.digest:
-            raise ValueError(f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]}).")
+            raise ValueError(
+                f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]})."
+            )
         at = {name: i for i, name in enumerate(ids)}
         there = manifest["id"].isin(at.keys()).to_numpy()
         known = set(manifest["id"])
@@ -94,8 +97,14 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         columns["donor_id"][patch] = [f"patch:{name}" for name in columns["donor_id"][patch]]
     background = np.where(columns["background_class"] != "", columns["background_class"], columns["donor_class"])
     rows = ConditionRows(
-        x, columns["centre_class"], columns["centre_id"], columns["centre_protein"], background, columns["donor_id"], group
-    )  # fmt: skip
+        features=x,
+        label=columns["centre_class"],
+        cell=columns["centre_id"],
+        protein=columns["centre_protein"],
+        background=background,
+        donor=columns["donor_id"],
+        group=group,
+    )
     of = {name: np.flatnonzero(columns["condition"] == name) for name in NAMES if name in names}
     if "crossed" not in of and "different" in of:
         of["crossed"] = of["different"]
@@ -125,7 +134,5 @@ def _texts(column: Any) -> np.ndarray:
 
 
 def _simulated(packing: dict[str, Any]) -> str:
-    import json
-
     made = json.loads(str(packing["source"])).get("simulated")
     return f"simulated {made['preset']}, difficulty {made['difficulty']}, seed {made['seed']}" if made else ""

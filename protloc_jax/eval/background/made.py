@@ -66,7 +66,7 @@ class Clipped(NamedTuple):
 def prepare_made(
     records: Records,
     config: SetConfig = COMPARABLE,
-    cells: CellsConfig = CellsConfig(),
+    cells: CellsConfig | None = None,
     *,
     patches: Records | None = None,
     rows: np.ndarray | None = None,
@@ -79,6 +79,7 @@ def prepare_made(
     rows, rows_are   which records, and that in words. groups=0 in `config` becomes the number that fits.
     Raises BackgroundError for what cannot be read or made (see `read_cells`, `plan_sets`).
     """
+    cells = cells or CellsConfig()
     if config.units == "standardised" and config.standardise != "none":
         raise BackgroundError("units=standardised: such pixels do not fit integers; units=pooled, or standardise=none.")
     taken = read_cells(records, cells, rows)

@@ -147,7 +147,10 @@ def pairwise_scores(
         # Counted in `unconverged`. Set once here: filters belong to the process, not to a thread.
         warnings.simplefilter("ignore", ConvergenceWarning)
         work = ordered_map(
-            lambda task: _score(rows.features, task[0], task[1], options), prepared, workers, at_once=8 * max(1, workers)
+            lambda task: _score(rows.features, task[0], task[1], options),
+            prepared,
+            workers,
+            at_once=8 * max(1, workers),
         )
         for done, score in enumerate(work, start=1):
             results.append(score)

@@ -1,4 +1,4 @@
-"""All scores of one feature table of made images: what its features keep of the cell, and what its neighbours change."""
+"""All scores of one feature table of made images: what is kept of the cell, and what its neighbours change."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from protloc_jax.config import ConfigError, nearest, opt
 from protloc_jax.data.manifest import listed
 from protloc_jax.eval.background.joined import MadeFeatures, made_features
-from protloc_jax.eval.background.protocols import Classifier, Donors, Protocol, ProtocolOptions
+from protloc_jax.eval.background.protocols import Classifier, Protocol, ProtocolOptions
 from protloc_jax.eval.background.rows import ConditionRows
 from protloc_jax.eval.background.score_classes import Bin, Classified, Crossed, bins_of, classify, crossed_pairs
 from protloc_jax.eval.background.score_grid import GridScores, grid_scores
@@ -32,8 +32,8 @@ class ScoreOptions:
     classifiers: tuple[str, ...] = opt(get_args(Classifier), "of all classes at once: probe, knn")
     protocols: tuple[str, ...] = opt(get_args(Protocol), "retrained, transfer")
     folds: int = opt(0, "folds; 0 = one a group of donors; without groups as many as a class has proteins, up to five")
-    donors: Donors = opt("drop", "rows whose donor crop is on the other side of a fold: drop, keep")
-    l2: float = opt(1e-2, "strength of the probe's penalty")
+    donors: Literal["drop", "keep"] = opt("drop", "rows whose donor crop is on the other side of a fold: drop, keep")
+    l2: float = opt(0.01, "strength of the probe's penalty")
     k: int = opt(20, "neighbours")
     resamples: int = opt(2000, "bootstrap resamples of proteins")
     level: float = opt(0.95, "level of intervals")

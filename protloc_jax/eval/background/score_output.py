@@ -164,6 +164,12 @@ def _svc(found: Any) -> dict[str, Any]:
 
 def _classified(one: Any) -> dict[str, Any]:
     parts = one.decomposition
+    terms = None
+    if parts is not None:
+        terms = {
+            name: {**d.interval.as_dict(), "p_value": d.p_value, "p_value_holm": parts.holm[name]}
+            for name, d in parts.terms.items()
+        }
     return {
         "classifier": one.classifier,
         "protocol": one.protocol,
@@ -174,10 +180,8 @@ def _classified(one: Any) -> dict[str, Any]:
         "left_out": {name: s.left_out for name, s in one.scores.items()},
         "purged": {name: s.purged for name, s in one.scores.items()},
         "drops": [_drop(d) for d in one.drops],
-        "decomposition": None
-        if parts is None
-        else {t: {**d.interval.as_dict(), "p_value": d.p_value, "p_value_holm": parts.holm[t]} for t, d in parts.terms.items()},
-    }  # fmt: skip
+        "decomposition": terms,
+    }
 
 
 def _drop(drop: Drop) -> dict[str, Any]:

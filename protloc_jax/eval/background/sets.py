@@ -1,4 +1,4 @@
-"""All sets of images of a background experiment: which conditions can be made, who is in every image, in which order."""
+"""All sets of images of a background experiment: which can be made, who is in every image, in which order."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ COLUMNS = (
 
 
 def other_shares(ready: Ready, condition: Condition, config: SetConfig, drawn: Drawn) -> np.ndarray:
-    """Share of pixels [n] that other cells have in each image, from the masks alone (as `views.background` makes it)."""
+    """Share of pixels [n] that other cells have in each image, from the masks alone."""
     masks, shares = ready.cells.masks, np.zeros(len(drawn.centre))
     if condition.action in ("masked", "others_masked") or (condition.action == "paste" and drawn.free):
         return shares
