@@ -16,6 +16,7 @@ each condition), mean over 3 pretraining seeds; 95 % bootstrap intervals over th
 arms. Drop = same - different; baseline - different, and the retrained protocol, stand beside. Share removed =
 1 - drop of the arm / drop of the plain encoder. Every encoder and option against the plain one, Holm-corrected within
 a data section.
+Native test: the same cells rendered among neighbours of their class and of others, nothing pasted; same statistic.
 Controls: the background alone must be readable from plain features; classes exchanged between proteins must score at
 chance; how well pasted crops are told from natural ones by their edges stands beside.
 Reported: every encoder, option and condition, as found.
@@ -26,12 +27,37 @@ Not measured yet.
 """
 
 from protloc_jax.config import to_config_dict
-from protloc_jax.studies.background.config import BackgroundStudy, Classify, Encoder, Inference, Section
+from protloc_jax.studies.background.config import BackgroundStudy, Classify, Encoder, Inference, Native, Section
+from protloc_jax.studies.image_sources import ImageSource
+
+YEAST = ("--preset", "yeast", "--seed", "30", "--n-proteins", "192")
+HUMAN = ("--preset", "hpa_sc", "--seed", "31", "--n-proteins", "144")
 
 
-def simulated(preset, seed, *options):
+def simulated(*options):
     """Words that pack simulated single cells."""
-    return ("pack", "simulated", "--preset", preset, "--difficulty", "hard", "--seed", str(seed), *options)
+    return ("pack", "simulated", "--difficulty", "hard", *options)
+
+
+def native(name, words):
+    """Cells of the first field of each protein, in it, among cells of their class, among those of others, and alone.
+
+    Each is rendered in a field of its own, so these are the slowest images of the study.
+    """
+    kinds = {"field": "field", "same": "same_class", "other": "other_class", "none": "none"}
+    return {
+        f"{name}_{k}": ImageSource(make=simulated(*words, "--fovs-per-protein", "1", "--neighbours", v))
+        for k, v in kinds.items()
+    }
+
+
+def section(name, title, words, fields, channels):
+    """A data section: half of its proteins train, half are evaluated."""
+    return Section(
+        title=title, make=simulated(*words, "--fovs-per-protein", str(fields)), split=("--by", "protein", "--shares", ".5,0,.5"),
+        training=(f"model.channels={channels}",), cell_free=("--near", "remove", "--most", "2"),
+        native=Native(field=f"{name}_field", same=f"{name}_same", other=f"{name}_other", none=f"{name}_none"),
+    )  # fmt: skip
 
 
 SWAP = ("data.mask=true", "data.donor=any", "views.background.swap=0.5", "views.background.turned=0.1")
@@ -43,19 +69,10 @@ def get_config():
             name="Background robustness, simulated cells",
             out="runs/background-simulated",
             data={
-                "yeast": Section(
-                    title="yeast-like",
-                    make=simulated("yeast", 30, "--n-proteins", "192", "--fovs-per-protein", "4"),
-                    evaluated=("val", "test"),
-                    training=("model.channels=2",),
-                ),
-                "hpa": Section(
-                    title="HPA-like",
-                    make=simulated("hpa_sc", 31, "--n-proteins", "144", "--fovs-per-protein", "8"),
-                    evaluated=("val", "test"),
-                    training=("model.channels=4",),
-                ),
+                "yeast": section("yeast", "yeast-like", YEAST, 4, 2),
+                "hpa": section("hpa", "HPA-like", HUMAN, 6, 4),
             },
+            more=native("yeast", YEAST) | native("hpa", HUMAN),
             encoders={
                 "untrained": Encoder(title="untrained", kind="untrained", inference=("cls", "centre")),
                 "plain": Encoder(title="DINO"),
@@ -79,10 +96,12 @@ def get_config():
             order=("untrained", "plain", "swap", "swap_masked", "masked", "cls", "centre", "cls_centre", "attend"),
             reference="plain",
             plain="cls",
-            conditions=("baseline", "same", "different", "masked", "random_b", "background_only", "others_masked",
-                        "self_paste"),
-            images=40,
-            classify=Classify(folds=3),
+            conditions=(
+                "baseline", "same", "different", "masked", "cell_free", "random_b", "background_only", "others_masked",
+                "self_paste", "grid",
+            ),
+            images=30,
+            classify=Classify(folds=3, triplets=300),
             seeds=(0, 1, 2),
         )
     )  # fmt: skip

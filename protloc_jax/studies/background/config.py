@@ -48,6 +48,10 @@ class Section(ImageSource):
     split_name: str = opt("", "which split, where those words make several")
     evaluated: tuple[str, ...] = opt(("test",), f"parts that are evaluated: {', '.join(PARTS)}; train trains")
     patches: str = opt("", "name in `more`: records of patches without cells, for cell-free backgrounds")
+    cell_free: tuple[str, ...] = opt(
+        (),
+        "instead of patches, for simulated cells: words of `protloc data cell-free` on the fields they were cut from",
+    )
     native: Native = dataclasses.field(default_factory=Native)
     training: tuple[str, ...] = opt((), "key=value overrides of pretraining on these images (model.channels)")
     encoders: tuple[str, ...] = opt((), "names of the encoders that take part; empty = all")
@@ -212,6 +216,8 @@ def _unknown(study: BackgroundStudy) -> list[str]:
         named = {"patches": section.patches, **{f"native.{kind}": more for kind, more in native_of(section).items()}}
         for key, asked in named.items():
             problems += _absent(f"data.{name}.{key}", (asked,) if asked else (), study.more)
+        if section.patches and section.cell_free:
+            problems.append(f"data.{name}: patches and cell_free both say where cell-free patches come from; give one.")
         if native_of(section) and not (section.native.same and section.native.other):
             problems.append(f"data.{name}.native: same and other are compared; give both.")
     for name, source in study.more.items():

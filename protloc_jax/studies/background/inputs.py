@@ -14,6 +14,7 @@ from protloc_jax.data import info as record_info
 from protloc_jax.data import read as read_records
 from protloc_jax.data import split_file
 from protloc_jax.data import write as write_records
+from protloc_jax.data.grouping import is_missing
 from protloc_jax.data.manifest import Manifest, capped, listed
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.eval.background.spec import CONDITIONS
@@ -26,19 +27,22 @@ LEAST_PROTEINS = 2  # of every class: a same swap takes the background of anothe
 
 class Inputs(NamedTuple):
     """Records by data section, split files (of sections that make one), the records of the evaluated cells, the made
-    images, the evaluated cells among native neighbours by section and kind, and the further records that are named."""
+    images, evaluated cells among native neighbours by section and kind, patches without cells, and further records."""
 
     records: dict[str, Made]
     splits: dict[str, Made]
     cells: dict[str, Made]
     images: dict[str, Made]
     native: dict[tuple[str, str], Made]
+    patches: dict[str, Made]
     more: dict[str, Made]
 
 
 def refuse_missing(study: BackgroundStudy) -> None:
     """Raise FileNotFoundError for every folder, file and config that the study names and that is not there."""
-    sources = {**{f"data.{n}": s for n, s in study.data.items()}, **{f"more.{n}": s for n, s in study.more.items()}}
+    used = used_of(study)
+    sources = {**{f"data.{n}": s for n, s in study.data.items()},
+               **{f"more.{n}": s for n, s in study.more.items() if n in used}}  # fmt: skip
     named = {f"{where}.{key}": getattr(s, key) for where, s in sources.items() for key in ("records", "raw")}
     named |= {f"encoders.{n}.weights": e.weights for n, e in study.encoders.items()}
     for name, encoder in study.encoders.items():
@@ -53,10 +57,10 @@ def refuse_missing(study: BackgroundStudy) -> None:
 
 def prepare(study: BackgroundStudy, shop: Workshop) -> Inputs:
     """Records, splits and the records of the evaluated cells."""
-    found = Inputs({}, {}, {}, {}, {}, {})
+    found = Inputs({}, {}, {}, {}, {}, {}, {})
     native = [(name, kind, more) for name, s in study.data.items() for kind, more in native_of(s).items()]
-    used = {*(more for *_, more in native), *(s.patches for s in study.data.values() if s.patches)}
-    own = sum(bool(s.split) for s in study.data.values())
+    used = used_of(study)
+    own = sum(bool(s.split) + bool(s.cell_free) for s in study.data.values())
     with shop.phase("images", 3 * len(study.data) + len(used) + len(native) + own):
         for name, source in study.more.items():
             if name in used:
@@ -67,15 +71,31 @@ def prepare(study: BackgroundStudy, shop: Workshop) -> Inputs:
                 words: list[Word] = ["data", "split", records, "--label", section.category, *section.split]
                 found.splits[name] = shop.command(f"split-{name}", [*words, "--out", "{out}"], file="split.parquet")
             found.cells[name] = _evaluated(name, section, records, found.splits.get(name), shop)
+            if section.patches:
+                found.patches[name] = found.more[section.patches]
+            elif section.cell_free:
+                words = ["data", "cell-free", records, *section.cell_free, "--quiet", "--out", "{out}"]
+                found.patches[name] = shop.command(f"patches-{name}", words, file="patches")
             found.images[name] = _made(study, name, found, shop)
         for name, kind, more in native:
             found.native[name, kind] = _native(name, kind, study.data[name], found.more[more], found.cells[name], shop)
     return found
 
 
+def used_of(study: BackgroundStudy) -> set[str]:
+    """The sections of `more` that data sections name."""
+    native = {more for section in study.data.values() for more in native_of(section).values()}
+    return native | {section.patches for section in study.data.values() if section.patches}
+
+
+def has_patches(section: Section) -> bool:
+    """Whether a section has patches without cells."""
+    return bool(section.patches or section.cell_free)
+
+
 def conditions_of(study: BackgroundStudy, name: str) -> tuple[str, ...]:
     """The conditions that are made of a section: those that need patches without cells only where it has some."""
-    patches = study.data[name].patches
+    patches = has_patches(study.data[name])
     return tuple(c for c in study.conditions if patches or c not in CONDITIONS or not CONDITIONS[c].free)
 
 
@@ -95,10 +115,10 @@ def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manif
     if split is not None:
         manifest = split_file.read(split).applied(manifest, section.split_name)
     part = manifest.table["split"].astype(str).to_numpy()
-    protein = manifest.table[section.protein].astype(str).to_numpy()
-    category = manifest.table[section.category].astype(str).to_numpy()
+    protein, category = text_of(manifest, section.protein), text_of(manifest, section.category)
     train = np.flatnonzero(part == "train") if "train" not in section.evaluated else np.arange(0)
-    rows = np.flatnonzero(np.isin(part, section.evaluated))
+    # Crops without a class (or, of `labels`, with several) and without a protein cannot be evaluated.
+    rows = np.flatnonzero(np.isin(part, section.evaluated) & (category != "") & (protein != ""))
     if section.classes:
         unknown = [c for c in section.classes if c not in set(category)]
         if unknown:
@@ -118,6 +138,14 @@ def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manif
     return manifest, train, rows
 
 
+def text_of(manifest: Manifest, column: str) -> np.ndarray:
+    """A column as text [N]; '' where missing, and of `labels` where there is none or more than one."""
+    values = manifest.table[column].tolist()
+    if column == "labels":
+        return np.array([str(v[0]) if len(v) == 1 else "" for v in values], object)
+    return np.array(["" if is_missing(v) else str(v) for v in values], object)
+
+
 def _evaluated(name: str, section: Section, records: Made, split: Made | None, shop: Workshop) -> Made:
     """Records of the evaluated cells alone, so that every condition draws from them and from nothing else."""
 
@@ -126,6 +154,11 @@ def _evaluated(name: str, section: Section, records: Made, split: Made | None, s
             manifest, _, rows = parts_of(section, records.path, split.path if split else None)
         except ValueError as error:
             raise ValueError(f"data.{name}: {error}") from error
+        asked = int(np.isin(manifest.table["split"].astype(str), section.evaluated).sum())
+        why = "the others have no single class or no protein, or are of other classes"
+        shop.say(
+            f"data.{name}: {len(rows)} of {asked} crops are evaluated" + (f"; {why}." if len(rows) < asked else ".")
+        )
         _copy(records.path, manifest, rows, folder / "records")
 
     settings = [section.category, section.protein, list(section.evaluated), list(section.classes), section.split_name]
@@ -155,11 +188,11 @@ def _made(study: BackgroundStudy, name: str, found: Inputs, shop: Workshop) -> M
     words: list[Word] = ["background", "make", "--data", found.cells[name]]
     words += ["--class", section.category, "--protein", section.protein]
     words += ["--conditions", ",".join(conditions_of(study, name)), "--grid", study.grid, "--quiet"]
-    if section.patches:
-        words += ["--patches", found.more[section.patches]]
+    if name in found.patches:
+        words += ["--patches", found.patches[name]]
     settings = [f"images={study.images}", *study.sets, *section.sets]
     # Without patches, emptied pixels are filled with free pixels of the crop itself.
-    filled = section.patches or any(word.startswith("filler=") for word in settings)
+    filled = name in found.patches or any(word.startswith("filler=") for word in settings)
     words += [*settings, *([] if filled else ["filler=own"]), "--out", "{out}"]
     return shop.command(f"images-{name}", words, file="images")
 

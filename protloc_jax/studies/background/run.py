@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +47,12 @@ def run(study: BackgroundStudy, shop: Workshop) -> Outcome:
     plain = {data: System(data, study.reference, study.plain) for data in study.data}
     compared = made_of.comparisons(study, counts)
     tested, seams = _controls(study, inputs, features, counts, plain, shop)
+    sections = {name: _section(study, inputs, name) for name in study.data}
     results = {
         "study": study.name,
         "synthetic": _synthetic(inputs),
         "config": to_dict(study),
-        "data": {name: _section(study, inputs, name) for name in study.data},
+        "data": sections,
         "rows": [made_of.row(study, own, counts[system]) for system, own in scored.items()],
         "comparisons": compared,
         "classes": [made_of.by_class(study, scored[system]) for system in plain.values()],
@@ -59,13 +61,13 @@ def run(study: BackgroundStudy, shop: Workshop) -> Outcome:
         "lost": lost,
         "published": published.rows(),
         "published_decomposition": {model: published.decomposition(model) for model in published.MODELS},
-        "notes": notes(study),
+        "notes": notes(study, sections),
         "steps": shop.log,
     }
     return Outcome(json.loads(json.dumps(results)), inputs)
 
 
-def notes(study: BackgroundStudy) -> list[str]:
+def notes(study: BackgroundStudy, sections: Mapping[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     found = [
         "Classifiers are fitted and tested on proteins that no encoder was trained on, in folds of whole groups of "
@@ -79,9 +81,15 @@ def notes(study: BackgroundStudy) -> list[str]:
         "Published numbers are pairwise accuracies (chance 0.5) of other encoders on real yeast; only the pairwise "
         "table is of the same kind as they are.",
     ]
+    found += [
+        f"{own['title']}: a class has fewer than four evaluated proteins, so donors come from all of them; what shares "
+        "a crop with the other side of a fold is left out and counted, and little or nothing may be left."
+        for own in sections.values()
+        if own["groups"] == 1
+    ]
     if len(study.seeds) == 1 and any(e.kind == "trained" for e in study.encoders.values()):
         found.append("One pretraining seed: what another seed would give is not known.")
-    without = [title_of(study.data, name) for name, s in study.data.items() if not s.patches]
+    without = [title_of(study.data, name) for name, s in study.data.items() if not study_inputs.has_patches(s)]
     if without and "cell_free" in study.conditions:
         found.append(f"No patches without cells were given for {', '.join(without)}: no cell-free backgrounds there.")
     return found
@@ -164,7 +172,7 @@ def _section(study: BackgroundStudy, inputs: Inputs, name: str) -> dict[str, Any
     cells = read_manifest(inputs.cells[name].path / record_info.MANIFEST_FILE).table
     info = record_info.load(inputs.records[name].path)
     images = record_info.load(inputs.images[name].path)
-    protein, category = (manifest.table[c].astype(str).to_numpy() for c in (section.protein, section.category))
+    protein, category = (study_inputs.text_of(manifest, c) for c in (section.protein, section.category))
     return {
         "title": title_of(study.data, name),
         "crops": f"{info.height} x {info.width}, {', '.join(info.channel_set.names)}",
