@@ -54,7 +54,8 @@ def native(name, words):
 def section(name, title, words, fields, channels):
     """A data section: half of its proteins train, half are evaluated."""
     return Section(
-        title=title, make=simulated(*words, "--fovs-per-protein", str(fields)), split=("--by", "protein", "--shares", ".5,0,.5"),
+        title=title, make=simulated(*words, "--fovs-per-protein", str(fields)),
+        split=("--by", "protein", "--shares", ".5,0,.5"),
         training=(f"model.channels={channels}",), cell_free=("--near", "remove", "--most", "2"),
         native=Native(field=f"{name}_field", same=f"{name}_same", other=f"{name}_other", none=f"{name}_none"),
     )  # fmt: skip

@@ -70,6 +70,8 @@ def score(found: MadeFeatures, options: Classify, *, pairwise: bool = False, shu
     how = _options(options, found.groups)
     scored, failed = _both(conditions, how)
     classes, proteins, counts = aligned(scored)
+    # Their edges are quantiles of all rows: of conditions that every system has, so that bins are the same for all.
+    shares = {name: own for name, own in found.shares.items() if name in ("baseline", "same", "different")}
     free, why = _free(found, how) if shuffle is None else ({}, "")
     if why:
         failed["label-free"] = why
@@ -83,7 +85,7 @@ def score(found: MadeFeatures, options: Classify, *, pairwise: bool = False, shu
         {p: _by_background(own["different"], conditions["different"]) for p, own in scored.items()
          if "different" in own},
         {p: _pulled(own["different"], conditions["different"]) for p, own in scored.items() if "different" in own},
-        tuple(b._asdict() for b in bins_of(scored["transfer"], found.shares)) if shuffle is None else (),
+        tuple(b._asdict() for b in bins_of(scored["transfer"], shares)) if shuffle is None else (),
         free,
         svc,
         means,

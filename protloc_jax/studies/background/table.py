@@ -189,7 +189,7 @@ def _pairwise(title: str, images: str, own: Mapping[str, Any]) -> dict[str, Any]
         if entry is None or entry["mean"] is None:
             return DASH
         spread = entry["spread"]
-        return f"{entry['mean']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+        return f"{entry['mean']:.3f}" + ("" if spread is None else f"\u00a0±\u00a0{spread:.3f}")
 
     gap = DASH
     if own.get("same") and own.get("different"):
