@@ -132,6 +132,7 @@ def test_a_table_of_another_tool_is_joined_by_id(made, tmp_path):
     ours = features(made, background=1, noise=0.5)
     order = np.random.default_rng(1).permutation(len(ours.x))
     frame = pd.DataFrame(ours.x, columns=["x", "y", "z"]).assign(id=ours.obs["id"]).iloc[order[5:]]
+    frame["others_share"] = ours.obs["others_share"]  # a column of ours among theirs is no feature
     extra = frame.iloc[:1].assign(id="stranger")
     path = tmp_path / "theirs.csv"
     pd.concat([frame, extra]).to_csv(path, index=False)

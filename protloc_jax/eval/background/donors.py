@@ -160,7 +160,7 @@ def groups_that_fit(crops: Pool, patches: Pool | None, config: SetConfig) -> int
     least = min((len(members) for members in crops.of_class.values()), default=0)
     for groups in range(min(MOST_GROUPS, least // 2), 1, -1):
         dealt = _Dealt(replace(config, groups=groups), crops)
-        if patches is None or all((dealt.members(patches, name).count > 0).all() for name in patches.of_class):
+        if patches is None or all((dealt.members(patches, name).sizes > 0).all() for name in patches.of_class):
             return groups
     return 1
 
@@ -170,15 +170,15 @@ class _Members(NamedTuple):
 
     proteins: np.ndarray
     start: np.ndarray
-    count: np.ndarray
+    sizes: np.ndarray
 
     def one(self, part: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """One of the group `part` [n], uniformly."""
-        return self.proteins[self.start[part] + choose(draws, self.count[part])]
+        return self.proteins[self.start[part] + choose(draws, self.sizes[part])]
 
     def another(self, part: np.ndarray, taken: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """One of the group `part` [n] other than `taken` [n], which is in it, uniformly."""
-        place = self.start[part] + choose(draws, np.maximum(self.count[part] - 1, 1))
+        place = self.start[part] + choose(draws, np.maximum(self.sizes[part] - 1, 1))
         at = np.argsort(self.proteins)[np.searchsorted(np.sort(self.proteins), taken)]
         return self.proteins[place + (place >= at)]
 
@@ -237,7 +237,7 @@ def _refuse(image_set: ImageSet, config: SetConfig, crops: Pool, patches: Pool |
         needed = [(image_set.centre, 2 if condition.donor in ("same", "any") else 1, crops)]
         needed += [(name, 1, crops if free is None else free) for name in (image_set.background, *donors) if name]
         for name, least, source in needed:
-            thin = np.flatnonzero(dealt.members(source, name).count < least)
+            thin = np.flatnonzero(dealt.members(source, name).sizes < least)
             if len(thin):
                 what = "proteins with patches" if source is patches else "proteins"
                 problems.append(

@@ -16,7 +16,7 @@ from protloc_jax.data.grouping import is_missing
 from protloc_jax.data.manifest import capped
 from protloc_jax.eval.background.made import read_made
 from protloc_jax.eval.background.rows import ConditionRows
-from protloc_jax.eval.background.sets import NAMES
+from protloc_jax.eval.background.sets import COLUMNS, NAMES
 from protloc_jax.eval.features import SOURCE, FeatureTable
 
 _NEEDED = ("condition", "centre_class", "centre_protein", "centre_id", "background_class", "donor_id", "donor_class")
@@ -59,7 +59,8 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
     twice = [name for name, n in Counter(ids).items() if n > 1]
     if twice:
         raise ValueError(f"{len(twice)} ids stand more than once in the feature table: {capped(twice)}.")
-    obs, x, about, missing, extra = table.obs, table.x, {}, (), ()
+    obs, x = _without_facts(table)
+    about, missing, extra = {}, (), ()
     synthetic = str(table.uns.get(SOURCE) or "")
     if made is not None:
         manifest, info, about = read_made(made)
@@ -69,7 +70,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
                 f"the features are of other images (digest {digest[:16]}) than {made} ({info.digest[:16]})."
             )
         at = {name: i for i, name in enumerate(ids)}
-        there = manifest["id"].isin(at.keys()).to_numpy()
+        there = manifest["id"].isin(list(at)).to_numpy()
         known = set(manifest["id"])
         missing = tuple(manifest["id"][~there])
         extra = tuple(name for name in ids if name not in known)
@@ -78,7 +79,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
                 f"none of the table's ids ({capped(list(ids), 3)}) is in {made} ({capped(list(known), 3)})."
             )
         obs = manifest[there].reset_index(drop=True)
-        x = table.x[[at[name] for name in obs["id"]]]
+        x = x[[at[name] for name in obs["id"]]]
         synthetic = synthetic or _simulated(info.packing)
     lacking = [f"'{c}'{nearest(c, list(obs))}" for c in _NEEDED if c not in obs]
     if lacking:
@@ -106,8 +107,9 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         group=group,
     )
     of = {name: np.flatnonzero(columns["condition"] == name) for name in NAMES if name in names}
+    conditions = {name: rows.take(at) for name, at in of.items()}
     if "crossed" not in of and "different" in of:
-        of["crossed"] = of["different"]
+        of["crossed"], conditions["crossed"] = of["different"], conditions["different"]
     shares = {}
     if "others_share" in obs:
         values = np.asarray(pd.to_numeric(obs["others_share"]), np.float64)
@@ -117,7 +119,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
     classes = tuple(c for c in given if c in found) + tuple(sorted(found - set(given)))
     groups = max(1, len(set(group) - {""}))
     return MadeFeatures(
-        {name: rows.take(at) for name, at in of.items()},
+        conditions,
         shares,
         groups,
         classes,
@@ -127,6 +129,16 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         synthetic,
         {k: v for k, v in table.uns.items() if isinstance(v, str | int | float | bool)},
     )
+
+
+def _without_facts(table: FeatureTable) -> tuple[pd.DataFrame, np.ndarray]:
+    """Metadata and features of a table; a number that `make` wrote of an image is no feature."""
+    facts = [i for i, name in enumerate(table.names) if name in COLUMNS]
+    if not facts:
+        return table.obs, table.x
+    if len(facts) == table.x.shape[1]:
+        raise ValueError("the feature table has no features, only columns of the made images.")
+    return table.obs.assign(**{table.names[i]: table.x[:, i] for i in facts}), np.delete(table.x, facts, axis=1)
 
 
 def _texts(column: Any) -> np.ndarray:

@@ -31,7 +31,7 @@ from protloc_jax.eval.background.spec import BackgroundError, SetConfig
 ABOUT_FILE = "background.json"
 # Transfer compares images with the baseline's, so all are standardised by protein, and brought to the crops' units.
 COMPARABLE = SetConfig(standardise="all", units="pooled", groups=0)
-_BLOCK = 256
+_BLOCK, _KEPT_BYTES = 256, 2**28
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class _Blocks:
             below, above = made.images < -0.5, made.images > np.iinfo(self.dtype).max + 0.5
             self.outside[key] = (int(below.sum()), int(above.sum()), below.size)
             self.kept[key] = (as_pixels(made.images, self.dtype), made.masks)
-            while len(self.kept) > 16:
+            while len(self.kept) > max(3, min(16, _KEPT_BYTES // self.kept[key][0].nbytes)):
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
         return self.kept[key]

@@ -130,7 +130,14 @@ def score_table(
             not_scored |= failed
     classified = []
     # Bins need a classifier, so they bring the first.
-    wanted = [(c, p) for c in options.classifiers for p in options.protocols] if "classifiers" in options.parts else []
+    wanted: list[tuple[Classifier, Protocol]] = []
+    if "classifiers" in options.parts:
+        wanted = [
+            (c, p)
+            for c in get_args(Classifier)
+            for p in get_args(Protocol)
+            if c in options.classifiers and p in options.protocols
+        ]
     if not wanted and "bins" in options.parts and found.shares:
         wanted = [("probe", "transfer")]
     for number, (classifier, protocol) in enumerate(wanted):

@@ -48,11 +48,11 @@ def grid_of(rows: ConditionRows) -> Grid:
     of_cell, of_donor = ({name: i for i, name in enumerate(names)} for names in (cells, donors))
     for row, (cell, donor) in enumerate(zip(rows.cell, rows.donor, strict=True)):
         at[of_cell[cell], of_donor[donor]] = row
-    whole = (at >= 0).all(axis=1)
+    whole = np.asarray((at >= 0).all(axis=1))
     if whole.sum() < 2:
         raise ValueError(f"the grid has {int(whole.sum())} cells with an image on each of {len(donors)} backgrounds.")
-    left = tuple(str(c) for c, there in zip(cells, whole, strict=True) if not there)
-    return Grid(at[whole], tuple(c for c, there in zip(cells, whole, strict=True) if there), donors, left)
+    left = tuple(str(c) for c, there in zip(cells, whole.tolist(), strict=True) if not there)
+    return Grid(at[whole], tuple(c for c, there in zip(cells, whole.tolist(), strict=True) if there), donors, left)
 
 
 def grid_scores(

@@ -88,7 +88,7 @@ def plan_sets(
 
 
 def table_of(ready: Ready, parts: Sequence[Part], config: SetConfig) -> pd.DataFrame:
-    """One row an image, in order: `id`, the label, and who is in it (see README of the columns in `COLUMNS`)."""
+    """One row an image, in order: `id`, the label, and who is in it (`COLUMNS`)."""
     columns: dict[str, list[np.ndarray]] = {}
     for part in parts:
         n = len(part.numbers)
