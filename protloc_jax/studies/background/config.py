@@ -40,7 +40,8 @@ class Section(ImageSource):
 
     title: str = opt("", "what tables call it; empty = its name")
     category: str = opt("primary", "column with the one class of each cell's protein")
-    protein: str = opt("protein", "column with the protein, which training and evaluation never share")
+    protein: str = opt("protein", "column with the protein")
+    apart: str = opt("", "column of which training and evaluation never share a value; empty = the protein")
     classes: tuple[str, ...] = opt((), "only these classes are evaluated; empty = all")
     split: tuple[str, ...] = opt(
         (), "words of `protloc data split` that part the proteins, for example --by,protein; empty = the records' own"
@@ -108,6 +109,9 @@ class Classify:
     """How features are read: linear probes of all classes, and support vector machines of every pair."""
 
     folds: int = opt(5, "folds of whole proteins, where donors come from all of them; else one a group of donors")
+    together: tuple[str, ...] = opt(
+        ("cell", "protein"), "what a fold keeps whole, where donors come from all proteins: cell, protein"
+    )
     l2: float = opt(1e-2, "strength of the linear probe")
     fold_seed: int = opt(0, "seed of the folds")
     pairwise: bool = opt(True, "pairwise support vector machines by the paper's protocol too, plain inference only")

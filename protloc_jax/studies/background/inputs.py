@@ -102,13 +102,13 @@ def conditions_of(study: BackgroundStudy, name: str) -> tuple[str, ...]:
 def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manifest, np.ndarray, np.ndarray]:
     """The manifest, the rows that train and the rows that are evaluated.
 
-    Raises ValueError listing proteins on both sides, classes that lack proteins, and columns that are not there.
+    Raises ValueError listing proteins (or values of `apart`) on both sides, classes that lack proteins, and columns that are not there.
     """
     manifest = read_manifest(records / record_info.MANIFEST_FILE)
     absent = [
         f"{key}={column}: no such column.{nearest(column, list(manifest.table))}"
-        for key, column in (("category", section.category), ("protein", section.protein))
-        if column not in manifest.table
+        for key, column in (("category", section.category), ("protein", section.protein), ("apart", section.apart))
+        if column and column not in manifest.table
     ]
     if absent:
         raise ValueError(listed(absent))
@@ -124,8 +124,10 @@ def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manif
         if unknown:
             raise ValueError(listed([f"classes: no '{c}'.{nearest(c, sorted(set(category)))}" for c in unknown]))
         rows = rows[np.isin(category[rows], section.classes)]
-    both = sorted(set(protein[train]) & set(protein[rows]))
-    problems = [f"proteins that train and are evaluated: {capped(both)}."] if both else []
+    apart = section.apart or section.protein
+    whole = text_of(manifest, apart)
+    both = sorted(set(whole[train]) & set(whole[rows]))
+    problems = [f"values of '{apart}' that train and are evaluated: {capped(both)}."] if both else []
     of_class = {c: len(set(protein[rows[category[rows] == c]])) for c in sorted(set(category[rows]))}
     few = [f"{c} ({n})" for c, n in of_class.items() if n < LEAST_PROTEINS]
     if few:

@@ -70,8 +70,8 @@ def run(study: BackgroundStudy, shop: Workshop) -> Outcome:
 def notes(study: BackgroundStudy, sections: Mapping[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     found = [
-        "Classifiers are fitted and tested on proteins that no encoder was trained on, in folds of whole groups of "
-        "proteins: no protein, cell or donor crop stands on both sides of a fold.",
+        "Classifiers are fitted and tested on crops that no encoder was trained on here, in folds: no cell or donor crop "
+        "stands on both sides of a fold.",
         "Transfer: fitted on untouched crops and applied to each condition. Retrained: fitted anew within each "
         "condition, as the paper does; what is lost then is lost for good.",
         "Intervals are bootstraps over the evaluated proteins, the same for all encoders; they are not over seeds, and "
@@ -80,6 +80,11 @@ def notes(study: BackgroundStudy, sections: Mapping[str, Any]) -> list[str]:
         "says little.",
         "Published numbers are pairwise accuracies (chance 0.5) of other encoders on real yeast; only the pairwise "
         "table is of the same kind as they are.",
+    ]
+    found += [
+        f"{title_of(study.data, name)}: training and evaluation share proteins, but no {s.apart}."
+        for name, s in study.data.items()
+        if s.apart and s.apart != s.protein
     ]
     found += [
         f"{own['title']}: a class has fewer than four evaluated proteins, so donors come from all of them; what shares "

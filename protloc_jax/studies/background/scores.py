@@ -177,7 +177,8 @@ def _options(options: Classify, groups: int) -> ProtocolOptions:
     """Folds are the groups that cells and donors were dealt into; whole proteins where there are none."""
     if groups > 1:
         return ProtocolOptions(l2=options.l2, seed=options.fold_seed, folds=groups, group_by=("group",))
-    return ProtocolOptions(l2=options.l2, seed=options.fold_seed, folds=options.folds)
+    whole: Any = options.together
+    return ProtocolOptions(l2=options.l2, seed=options.fold_seed, folds=options.folds, group_by=whole)
 
 
 def _both(
