@@ -102,7 +102,8 @@ def conditions_of(study: BackgroundStudy, name: str) -> tuple[str, ...]:
 def parts_of(section: Section, records: Path, split: Path | None) -> tuple[Manifest, np.ndarray, np.ndarray]:
     """The manifest, the rows that train and the rows that are evaluated.
 
-    Raises ValueError listing proteins (or values of `apart`) on both sides, classes that lack proteins, and columns that are not there.
+    Raises ValueError listing proteins (or values of `apart`) on both sides, classes that lack proteins, and columns
+    that are not there.
     """
     manifest = read_manifest(records / record_info.MANIFEST_FILE)
     absent = [

@@ -254,8 +254,9 @@ def _settings(page: Report, results: Mapping[str, Any]) -> None:
     if results.get("synthetic"):
         page.paragraph("All images were simulated: nothing here says how much real encoders are confounded.")
     facts = [
-        {"data": own["title"], "crops": own["crops"], "training": f"{own['train_crops']} crops of {own['train_proteins']} "
-         "proteins", "evaluated": f"{own['evaluated_crops']} crops of {own['evaluated_proteins']} proteins",
+        {"data": own["title"], "crops": own["crops"],
+         "training": f"{own['train_crops']} crops of {own['train_proteins']} proteins",
+         "evaluated": f"{own['evaluated_crops']} crops of {own['evaluated_proteins']} proteins",
          "classes": len(own["classes"]), "donor groups": own["groups"], "made images": own["images"]}
         for own in results["data"].values()
     ]  # fmt: skip

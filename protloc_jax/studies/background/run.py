@@ -70,8 +70,8 @@ def run(study: BackgroundStudy, shop: Workshop) -> Outcome:
 def notes(study: BackgroundStudy, sections: Mapping[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     found = [
-        "Classifiers are fitted and tested on crops that no encoder was trained on here, in folds: no cell or donor crop "
-        "stands on both sides of a fold.",
+        "Classifiers are fitted and tested on crops that no encoder was trained on here, in folds: no cell or donor "
+        "crop stands on both sides of a fold.",
         "Transfer: fitted on untouched crops and applied to each condition. Retrained: fitted anew within each "
         "condition, as the paper does; what is lost then is lost for good.",
         "Intervals are bootstraps over the evaluated proteins, the same for all encoders; they are not over seeds, and "
