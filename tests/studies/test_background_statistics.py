@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from protloc_jax.eval.background.averaging import mean_and_spread
 from protloc_jax.eval.background.seam import edge_features, seam_score
+from protloc_jax.eval.features import FeatureTable
 from protloc_jax.studies.background import published
 from protloc_jax.studies.background import statistics as stats
+from protloc_jax.studies.background.config import Classify
+from protloc_jax.studies.background.scores import score_native
 
 
 def counts(right, of=10):
@@ -19,6 +23,28 @@ def counts(right, of=10):
         found[g, 0, own] = n
         found[g, 1, other] = found[g, 2, own] = of - n
     return found
+
+
+def native(shift):
+    """Features of 2 classes x 4 proteins x 3 cells; `shift` moves all towards the second class."""
+    obs = pd.DataFrame([(f"p{c}{p}", c, f"p{c}{p}.{k}") for c in "ab" for p in range(4) for k in range(3)],
+                       columns=["protein", "class", "id"])  # fmt: skip
+    x = np.where(obs["class"] == "a", -1.0, 1.0)[:, None] + shift
+    return FeatureTable(x.astype(np.float32), obs)
+
+
+def test_native_neighbours_are_scored_on_the_cells_that_all_kinds_share():
+    other = native(3.0)
+    fewer = FeatureTable(other.x[1:], other.obs.iloc[1:].reset_index(drop=True))
+    found = score_native({"other": fewer, "same": native(0.0)}, category="class", protein="protein",
+                         options=Classify(folds=2))  # fmt: skip
+    assert found.classes == ("a", "b") and len(found.proteins) == 8
+    # Fitted among their like, every cell among others looks like the second class; one cell of the first is missing.
+    assert found.counts["transfer"]["native_same"].sum(axis=0)[0].tolist() == [11, 12]
+    assert found.counts["transfer"]["native_other"].sum(axis=0).tolist() == [[0, 12], [0, 11], [11, 0]]
+    assert found.counts["retrained"]["native_other"].sum(axis=0)[0].tolist() == [11, 12]
+    with pytest.raises(ValueError, match="lack the columns kind"):
+        score_native({"same": native(0.0), "other": other}, category="kind", protein="protein", options=Classify())
 
 
 def test_published_rows_by_rule_are_the_means_of_the_classes():
