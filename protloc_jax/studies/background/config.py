@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.eval.background.sets import NAMES
 from protloc_jax.studies.image_sources import ImageSource, source_problems
+from protloc_jax.studies.named_sections import absent
 
 DATASETS = ("hpa_sc", "opencell_sc")
 PARTS = ("train", "val", "test")
@@ -160,8 +161,8 @@ class BackgroundStudy:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = [*_absent("only", self.only, self.encoders), *_absent("on", self.on, self.data)]
-        problems += _absent("order", self.order, {**self.encoders, **self.inference})
+        problems = [*absent("only", self.only, self.encoders), *absent("on", self.on, self.data)]
+        problems += absent("order", self.order, {**self.encoders, **self.inference})
         if not problems:
             _put_in_order(self)
         problems += _unknown(self) + _impossible(self)
@@ -192,11 +193,6 @@ def native_of(section: Section) -> dict[str, str]:
     return {kind: getattr(section.native, kind) for kind in NATIVE if getattr(section.native, kind)}
 
 
-def title_of(sections: Mapping[str, Any], name: str) -> str:
-    """What tables call a section."""
-    return sections[name].title or name
-
-
 def _put_in_order(study: BackgroundStudy) -> None:
     """Without what does not take part; config files come with their keys sorted, tables stand as asked for."""
     for key, kept in (("encoders", study.only), ("inference", ())):
@@ -206,20 +202,15 @@ def _put_in_order(study: BackgroundStudy) -> None:
     object.__setattr__(study, "data", {n: s for n, s in study.data.items() if not study.on or n in study.on})
 
 
-def _absent(key: str, asked: tuple[str, ...], have: Mapping[str, Any]) -> list[str]:
-    lacking = [name for name in asked if name not in have]
-    return [f"{key}: no '{name}'.{nearest(name, have)} Have: {', '.join(have)}." for name in lacking]
-
-
 def _unknown(study: BackgroundStudy) -> list[str]:
     """References to sections that are not there, and sections that cannot be."""
     problems = []
     for name, section in study.data.items():
         problems += source_problems(f"data.{name}", section, DATASETS)
-        problems += _absent(f"data.{name}.encoders", section.encoders, study.encoders)
+        problems += absent(f"data.{name}.encoders", section.encoders, study.encoders)
         named = {"patches": section.patches, **{f"native.{kind}": more for kind, more in native_of(section).items()}}
         for key, asked in named.items():
-            problems += _absent(f"data.{name}.{key}", (asked,) if asked else (), study.more)
+            problems += absent(f"data.{name}.{key}", (asked,) if asked else (), study.more)
         if section.patches and section.cell_free:
             problems.append(f"data.{name}: patches and cell_free both say where cell-free patches come from; give one.")
         if native_of(section) and not (section.native.same and section.native.other):
@@ -227,11 +218,11 @@ def _unknown(study: BackgroundStudy) -> list[str]:
     for name, source in study.more.items():
         problems += source_problems(f"more.{name}", source, DATASETS)
     for name, encoder in study.encoders.items():
-        problems += _absent(f"encoders.{name}.inference", encoder.inference, study.inference)
+        problems += absent(f"encoders.{name}.inference", encoder.inference, study.inference)
         if encoder.inference and study.plain and study.plain not in encoder.inference:
             problems.append(f"encoders.{name}.inference: lacks the plain one, {study.plain}.")
     for key, have in (("reference", study.encoders), ("plain", study.inference)):
-        problems += _absent(key, (getattr(study, key),), have)
+        problems += absent(key, (getattr(study, key),), have)
     return problems
 
 

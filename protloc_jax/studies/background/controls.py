@@ -19,9 +19,10 @@ from protloc_jax.eval.background.seam import edge_features, seam_score
 from protloc_jax.eval.scores import balanced_accuracy_of
 from protloc_jax.studies.background import scores
 from protloc_jax.studies.background import statistics as stats
-from protloc_jax.studies.background.config import BackgroundStudy, title_of
+from protloc_jax.studies.background.config import BackgroundStudy
 from protloc_jax.studies.background.inputs import Inputs
 from protloc_jax.studies.background.results import Counts
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.steps import Made, Workshop
 
 FILE = "control.json"

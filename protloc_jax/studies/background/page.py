@@ -13,7 +13,7 @@ from protloc_jax.report.heat_maps import heat_map
 from protloc_jax.report.html import Report
 from protloc_jax.studies.background import table
 from protloc_jax.studies.background.panel import Panel
-from protloc_jax.studies.number_texts import bounds_text
+from protloc_jax.studies.number_texts import bounds_text, triple
 
 ALPHA = 0.05
 PROTOCOLS = {
@@ -80,7 +80,7 @@ def _mitigation(page: Report, results: Mapping[str, Any], data: str, note: str) 
         page.table(rows, caption=f"{own['title']}, {what}: {table.TERMS[quantity]}.", strong=strong)
         entries = [c for c in results["comparisons"] if (c["data"], c["protocol"], c["quantity"]) ==
                    (data, protocol, quantity)]  # fmt: skip
-        lines = [(c["title"], *_triple(c), c["p_value_holm"] < ALPHA) for c in entries]
+        lines = [(c["title"], *triple(c), c["p_value_holm"] < ALPHA) for c in entries]
         if lines:
             page.figure(
                 curve_plots.forest(lines, label="drop minus the plain encoder's drop", note=note),
@@ -148,7 +148,7 @@ def _parts(page: Report, results: Mapping[str, Any], note: str) -> None:
         page.table(table.part_rows(results, data, protocol), caption=f"{_called(results, data)}: differences.")
         rows = []
         for row in table.of_data(results, data):
-            values = {table.TERMS[t]: _triple(row["drops"][protocol][t]) for t in table.PARTS
+            values = {table.TERMS[t]: triple(row["drops"][protocol][t]) for t in table.PARTS
                       if t in row["drops"].get(protocol, {})}  # fmt: skip
             if values:
                 rows.append((row["title"], values, {}))
@@ -270,7 +270,3 @@ def _settings(page: Report, results: Mapping[str, Any]) -> None:
 
 def _matrix(values: Sequence[Sequence[float | None]]) -> np.ndarray:
     return np.array([[np.nan if v is None else v for v in line] for line in values], float)
-
-
-def _triple(entry: Mapping[str, Any]) -> tuple[float, float, float]:
-    return tuple(float("nan") if entry[k] is None else float(entry[k]) for k in ("estimate", "low", "high"))  # type: ignore

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from protloc_jax.config import to_json
-from protloc_jax.studies.background.config import BackgroundStudy, title_of
+from protloc_jax.studies.background.config import BackgroundStudy
 from protloc_jax.studies.background.page import build
 from protloc_jax.studies.background.panel import Panel, made_panel, native_panel
 from protloc_jax.studies.background.run import Outcome
 from protloc_jax.studies.background.table import table_rows
 from protloc_jax.studies.csv_table import csv_text
+from protloc_jax.studies.named_sections import title_of
 
 PAGE, TABLE = "report.html", "background.csv"
 

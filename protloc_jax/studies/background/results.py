@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from protloc_jax.studies.background import statistics as stats
-from protloc_jax.studies.background.config import BackgroundStudy, title_of
+from protloc_jax.studies.background.config import BackgroundStudy
 from protloc_jax.studies.background.runs import System
 from protloc_jax.studies.background.scores import PROTOCOLS, TableScores
+from protloc_jax.studies.named_sections import title_of
 
 
 class Scored(NamedTuple):

@@ -17,10 +17,11 @@ from protloc_jax.eval.features import read as read_features
 from protloc_jax.studies.background import controls, published, runs, scores
 from protloc_jax.studies.background import inputs as study_inputs
 from protloc_jax.studies.background import results as made_of
-from protloc_jax.studies.background.config import BackgroundStudy, title_of
+from protloc_jax.studies.background.config import BackgroundStudy
 from protloc_jax.studies.background.inputs import Inputs
 from protloc_jax.studies.background.results import Counts, Scored
 from protloc_jax.studies.background.runs import Features, System
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.steps import Made, Workshop
 
 
