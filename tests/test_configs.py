@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from protloc_jax.config import load_file, to_json
+from protloc_jax.studies.background.config import BackgroundStudy
 from protloc_jax.studies.transfer.config import TransferStudy
 from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.train.experiment import Experiment
@@ -18,7 +19,11 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 def kind_of(path):
     """What a file configures, and the command that takes it."""
-    studies = {"study_transfer": (TransferStudy, "study transfer"), "study_ws_dino": (WsDinoStudy, "study ws-dino")}
+    studies = {
+        "study_transfer": (TransferStudy, "study transfer"),
+        "study_ws_dino": (WsDinoStudy, "study ws-dino"),
+        "study_background": (BackgroundStudy, "study background"),
+    }
     return next((kind for start, kind in studies.items() if path.stem.startswith(start)), (Experiment, "pretrain"))
 
 

@@ -43,6 +43,18 @@ STUDIES = {
 """,
         "folders below `runs`, named as the steps are",
     ),
+    "background": _Study(
+        "single-cell features when the neighbours are swapped (Gupta, Moses & Lu, PMLR 311, 2025)",
+        "Every encoder under every option of inference in every background condition, retrained and transferred, with "
+        "the published numbers beside ours; encoders trained on swapped backgrounds against cheap options on the plain "
+        "one. OUT/background.json holds every number, OUT/background.csv the table, OUT/report.html the page.",
+        """examples:
+  protloc study background --config configs/study_background.py --data records/cells --weights weights.pth \\
+      out=runs/background
+  protloc study background --config configs/study_background_smoke.py
+""",
+        "folders below `runs`, named as the steps are, or as encoders.NAME.weights",
+    ),
 }
 
 
@@ -62,7 +74,36 @@ def add_parser(subparsers) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("--config", required=True, metavar="FILE", help="config file (configs/study_*.py)")
+        if name == "background":
+            _add_own(parser)
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to override")
+
+
+# Options for one's own encoder and cells -> the keys that they are short for.
+OWN = {
+    "data": ("data.cells.records", "RECORDS", "single-cell crops with masks"),
+    "patches": ("more.patches.records", "RECORDS", "patches without cells"),
+    "class_column": ("data.cells.category", "COLUMN", "column with the class"),
+    "protein_column": ("data.cells.protein", "COLUMN", "column with the protein"),
+    "weights": ("encoders.mine.weights", "FILE", "weights of the encoder"),
+    "table": ("encoders.mine.table", "FILE", "feature table of the made images instead of weights"),
+}
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    for name, (key, metavar, words) in OWN.items():
+        option = f"--{name.removesuffix('_column')}"
+        parser.add_argument(option, dest=name, metavar=metavar, help=f"{words}; short for {key}={metavar}")
+
+
+def _own(args: argparse.Namespace) -> list[str]:
+    """Overrides of the short options; those that are written out come later and win."""
+    found = [f"{key}={value}" for name, (key, *_) in OWN.items() if (value := getattr(args, name))]
+    if args.patches:
+        found.append("data.cells.patches=patches")
+    if args.table:
+        found += ["encoders.mine.kind=table", *([] if args.weights else ["encoders.mine.weights="])]
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.devices import set_up_compilation_cache
 
     set_up_compilation_cache()
-    return {"transfer": _transfer, "ws-dino": _ws_dino}[args.study](args)
+    return {"transfer": _transfer, "ws-dino": _ws_dino, "background": _background}[args.study](args)
 
 
 def _transfer(args: argparse.Namespace) -> int:
@@ -98,3 +139,15 @@ def _ws_dino(args: argparse.Namespace) -> int:
 
     study = load_file(args.config, WsDinoStudy, args.overrides)
     return carry_out(study, run_study, write_report, name="ws_dino", execute=lambda words: main(list(words)))
+
+
+def _background(args: argparse.Namespace) -> int:
+    from protloc_jax.cli.main import main
+    from protloc_jax.config import load_file
+    from protloc_jax.studies.background.config import BackgroundStudy
+    from protloc_jax.studies.background.report import write_report
+    from protloc_jax.studies.background.run import run as run_study
+    from protloc_jax.studies.frame import carry_out
+
+    study = load_file(args.config, BackgroundStudy, [*_own(args), *args.overrides])
+    return carry_out(study, run_study, write_report, name="background", execute=lambda words: main(list(words)))

@@ -29,3 +29,8 @@ def p_text(value: float | None) -> str:
 def percent(fraction: float) -> str:
     """A fraction as '12.5 %'."""
     return f"{100 * fraction:g}\u00a0%"
+
+
+def triple(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Estimate and bounds, NaN where unknown."""
+    return tuple(float("nan") if entry[k] is None else float(entry[k]) for k in ("estimate", "low", "high"))  # type: ignore

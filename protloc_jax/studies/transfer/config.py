@@ -13,6 +13,7 @@ from typing import Any, Literal
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.eval.head_config import HeadConfig
 from protloc_jax.studies.image_sources import ImageSource, source_problems
+from protloc_jax.studies.named_sections import absent
 
 ROLES = ("imagenet", "hpa_fov", "hpa_sc", "opencell", "untrained", "other")
 DATASETS = ("opencell", "hpa_fov", "hpa_sc", "opencell_sc")
@@ -125,7 +126,7 @@ class TransferStudy:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = [*_absent("only", self.only, self.backbones), *_absent("at", self.at, self.levels)]
+        problems = [*absent("only", self.only, self.backbones), *absent("at", self.at, self.levels)]
         # Config files come with their keys sorted; tables stand in the order of the papers.
         levels, backbones = dict(self.levels), dict(self.backbones)
         object.__setattr__(self, "levels", {k: levels[k] for k in sorted(levels, key=[*LEVELS, *levels].index)})
@@ -148,11 +149,6 @@ class TransferStudy:
 def of_level(study: TransferStudy, images: str) -> str:
     """The level whose images a set is, or ''."""
     return next((name for name, level in study.levels.items() if level.images == images), "")
-
-
-def _absent(key: str, asked: tuple[str, ...], have: Mapping[str, Any]) -> list[str]:
-    lacking = [name for name in asked if name not in have]
-    return [f"{key}: no '{name}'.{nearest(name, have)} Have: {', '.join(have)}." for name in lacking]
 
 
 def _leave_out(study: TransferStudy) -> None:

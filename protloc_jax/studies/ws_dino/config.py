@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from protloc_jax.config import ConfigError, check_literals, nearest, opt
 from protloc_jax.studies.image_sources import ImageSource, source_problems
+from protloc_jax.studies.named_sections import absent
 
 DATASETS = ("bbbc021",)
 TRAININGS = ("transductive", "inductive")
@@ -164,8 +165,8 @@ class WsDinoStudy:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = [*_absent("only", self.only, self.arms), *_absent("on", self.on, self.screens)]
-        problems += _absent("order", self.order, self.arms)
+        problems = [*absent("only", self.only, self.arms), *absent("on", self.on, self.screens)]
+        problems += absent("order", self.order, self.arms)
         # Config files come with their keys sorted; tables stand in the order that is asked for.
         named = [*self.order, *(name for name in self.arms if name not in self.order)]
         if not problems:
@@ -197,42 +198,32 @@ def trainings_of(study: WsDinoStudy, arm: Arm, model: Model) -> list[str]:
     return asked if arm.kind == "trained" else [TRAININGS[0]]
 
 
-def title_of(sections: Mapping[str, Any], name: str) -> str:
-    """What tables call a section."""
-    return sections[name].title or name
-
-
-def _absent(key: str, asked: tuple[str, ...], have: Mapping[str, Any]) -> list[str]:
-    lacking = [name for name in asked if name not in have]
-    return [f"{key}: no '{name}'.{nearest(name, have)} Have: {', '.join(have)}." for name in lacking]
-
-
 def _unknown(study: WsDinoStudy, arms: list[str]) -> list[str]:
     """References to sections that are not there, and sections that cannot be."""
     every = dict.fromkeys(arms)
     problems = []
     for name, screen in study.screens.items():
         problems += source_problems(f"screens.{name}", screen, DATASETS)
-        problems += _absent(f"screens.{name}.arms", screen.arms, every)
+        problems += absent(f"screens.{name}.arms", screen.arms, every)
     for name, model in study.models.items():
         if not model.config:
             problems.append(f"models.{name}.config is empty.")
         if model.convert and not model.init:
             problems.append(f"models.{name}.convert: means nothing without init.")
     for name, arm in study.arms.items():
-        problems += _absent(f"arms.{name}.models", arm.models, study.models)
+        problems += absent(f"arms.{name}.models", arm.models, study.models)
         if arm.kind == "frozen" and study.models and not models_of(study, arm):
             problems.append(f"arms.{name}: none of its models has weights to begin with (models.NAME.init).")
     if study.corrections or study.correction:
-        problems += _absent("correction", (study.correction,), study.corrections)
+        problems += absent("correction", (study.correction,), study.corrections)
     if study.reference:
-        problems += _absent("reference", (study.reference,), every)
+        problems += absent("reference", (study.reference,), every)
     for pair in study.pairs:
         named = pair.split("-")
         if len(named) != 2 or named[0] == named[1]:
             problems.append(f"pairs: '{pair}' is not FIRST-SECOND, the names of two arms.")
         else:
-            problems += _absent("pairs", tuple(named), every)
+            problems += absent("pairs", tuple(named), every)
     return problems
 
 

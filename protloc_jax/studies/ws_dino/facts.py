@@ -17,10 +17,11 @@ from protloc_jax.eval.features import FeatureTable
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.moa.columns import negative_controls
 from protloc_jax.eval.moa.retrieval import activity, mechanism
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.number_texts import DASH, interval_text
 from protloc_jax.studies.steps import Made, Workshop
 from protloc_jax.studies.ws_dino import profiles
-from protloc_jax.studies.ws_dino.config import WsDinoStudy, title_of
+from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.studies.ws_dino.profiles import Profiling
 from protloc_jax.studies.ws_dino.runs import Cell, Features, Inputs
 from protloc_jax.studies.ws_dino.table import TRUTH

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from protloc_jax.report import curve_plots, epoch_plots, map_plots, plots
+from protloc_jax.studies.number_texts import triple
 from protloc_jax.studies.ws_dino.published import PUBLISHED, fits
 from protloc_jax.studies.ws_dino.table import TRAININGS, beside, called, find, lead_correction
 
@@ -70,8 +71,3 @@ def confusion_figure(row: Mapping[str, Any], *, note: str = "") -> bytes:
 def map_figure(maps: Mapping[str, tuple[np.ndarray, Sequence[str]]], *, what: str, note: str = "") -> bytes:
     """Maps of fields {title: (points [N, 2], a value each)}; fields without a value (controls) are grey."""
     return map_plots.feature_maps(maps, other="control", legend=what, note=note)
-
-
-def triple(entry: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Estimate and bounds, NaN where unknown."""
-    return tuple(float("nan") if entry[k] is None else float(entry[k]) for k in ("estimate", "low", "high"))  # type: ignore

@@ -10,7 +10,8 @@ from protloc_jax.data import info as record_info
 from protloc_jax.data import split_file
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.data.pairing import Pairing
-from protloc_jax.studies.ws_dino.config import WsDinoStudy, arms_of, title_of
+from protloc_jax.studies.named_sections import title_of
+from protloc_jax.studies.ws_dino.config import WsDinoStudy, arms_of
 from protloc_jax.studies.ws_dino.folds import ALL, text_of
 from protloc_jax.studies.ws_dino.runs import Inputs
 

@@ -14,8 +14,9 @@ from protloc_jax.eval.planned import planned
 from protloc_jax.model.encoder import Encoder
 from protloc_jax.studies.csv_table import csv_text
 from protloc_jax.studies.feature_map import hpa_umap
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.ws_dino import profiles
-from protloc_jax.studies.ws_dino.config import WsDinoStudy, title_of
+from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.studies.ws_dino.facts import shown_cell
 from protloc_jax.studies.ws_dino.folds import text_of
 from protloc_jax.studies.ws_dino.page import Map, Panels, build, table_rows

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from protloc_jax.eval import statistics
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.ws_dino import scores
-from protloc_jax.studies.ws_dino.config import WsDinoStudy, title_of
+from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.studies.ws_dino.runs import Cell
 from protloc_jax.studies.ws_dino.scores import Answers
 

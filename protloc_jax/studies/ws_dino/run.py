@@ -15,11 +15,12 @@ from protloc_jax.data import split_file
 from protloc_jax.data.durable import write_whole
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.eval.features import read as read_features
+from protloc_jax.studies.named_sections import title_of
 from protloc_jax.studies.overview import synthetic_source
 from protloc_jax.studies.steps import Made, Workshop
 from protloc_jax.studies.ws_dino import baselines, controls, facts, profiles, runs, scores
 from protloc_jax.studies.ws_dino import results as made_of
-from protloc_jax.studies.ws_dino.config import WsDinoStudy, arms_of, title_of
+from protloc_jax.studies.ws_dino.config import WsDinoStudy, arms_of
 from protloc_jax.studies.ws_dino.folds import fold_names, text_of
 from protloc_jax.studies.ws_dino.labels import granularity
 from protloc_jax.studies.ws_dino.published import PUBLISHED
