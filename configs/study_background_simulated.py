@@ -8,7 +8,8 @@ nothing here says how much real encoders are confounded.
 Questions, with what the paper (Gupta, Moses & Lu, PMLR 311, 2025) leads one to expect:
   1. A plain DINO loses balanced accuracy when the neighbours are of another class: same minus different, the paper's
      drop. Expected: above zero.
-  2. Training on swapped backgrounds removes a share of that drop, at what cost in clean accuracy.
+  2. Training on swapped backgrounds, read by the plain class token of whole crops, removes 60 % of that drop or more,
+     on natively rendered neighbours too, at one point or less of same and of others-removed accuracy.
   3. Options of inference on the plain encoder (centre pooling, attention to the cell, masked input) do it as well, or
      not: the paper proposes both and tries neither.
 Statistic: balanced accuracy of a linear probe of all classes, transfer protocol (fitted on untouched crops, applied to
@@ -21,7 +22,10 @@ Controls: the background alone must be readable from plain features; classes exc
 chance; how well pasted crops are told from natural ones by their edges stands beside.
 Reported: every encoder, option and condition, as found.
 
-Budget: ViT of 4 blocks x 64, patch 8, 1,200 steps of 32 images a run, 4 encoders x 3 seeds x 2 data sections.
+Budget: ViT of 4 blocks x 64, patch 8, 2,000 steps of 32 images a run, the same for every encoder; yeast 4 trainings,
+human 2, x 3 seeds. Budget, views and the strength of swapping were chosen on yeast of another seed (90, one
+pretraining seed, 10 classes, no groups of donors), where the plain drop was .21 and this recipe's .07; with half of the
+views swapped, with local crops, or after 600 steps nothing was removed.
 
 Not measured yet.
 """
@@ -30,8 +34,17 @@ from protloc_jax.config import to_config_dict
 from protloc_jax.studies.background.config import BackgroundStudy, Classify, Encoder, Inference, Native, Section
 from protloc_jax.studies.image_sources import ImageSource
 
-YEAST = ("--preset", "yeast", "--seed", "30", "--n-proteins", "192")
-HUMAN = ("--preset", "hpa_sc", "--seed", "31", "--n-proteins", "144")
+YEAST = ("--preset", "yeast", "--seed", "30", "--n-proteins", "240")
+HUMAN = ("--preset", "hpa_sc", "--seed", "31", "--n-proteins", "192")
+# The paper's fifteen; and twelve of the Human Protein Atlas.
+YEAST_CLASSES = (
+    "actin", "bud_neck", "cell_periphery", "cytoplasm", "endosome", "er", "golgi", "mitochondrion", "nucleus",
+    "nuclear_periphery", "nucleolus", "spindle_pole", "peroxisome", "vacuolar_membrane", "vacuole",
+)  # fmt: skip
+HUMAN_CLASSES = (
+    "actin_filaments", "centrosome", "cytosol", "endoplasmic_reticulum", "golgi_apparatus", "microtubules",
+    "mitochondria", "nuclear_membrane", "nuclear_speckles", "nucleoli", "nucleoplasm", "plasma_membrane",
+)  # fmt: skip
 
 
 def simulated(*options):
@@ -51,17 +64,17 @@ def native(name, words):
     }
 
 
-def section(name, title, words, fields, channels):
-    """A data section: half of its proteins train, half are evaluated."""
+def section(name, title, words, fields, channels, classes, encoders=()):
+    """A data section: half of its proteins train, of all classes, half are evaluated, of those named."""
     return Section(
         title=title, make=simulated(*words, "--fovs-per-protein", str(fields)),
-        split=("--by", "protein", "--shares", ".5,0,.5"),
+        classes=classes, encoders=encoders, split=("--by", "protein", "--shares", ".5,0,.5"),
         training=(f"model.channels={channels}",), cell_free=("--near", "remove", "--most", "2"),
         native=Native(field=f"{name}_field", same=f"{name}_same", other=f"{name}_other", none=f"{name}_none"),
     )  # fmt: skip
 
 
-SWAP = ("data.mask=true", "data.donor=any", "views.background.swap=0.5", "views.background.turned=0.1")
+SWAP = ("data.mask=true", "data.donor=any", "views.background.swap=0.9", "views.background.turned=0.1")
 
 
 def get_config():
@@ -70,17 +83,15 @@ def get_config():
             name="Background robustness, simulated cells",
             out="runs/background-simulated",
             data={
-                "yeast": section("yeast", "yeast-like", YEAST, 4, 2),
-                "hpa": section("hpa", "HPA-like", HUMAN, 6, 4),
+                "yeast": section("yeast", "yeast-like", YEAST, 3, 2, YEAST_CLASSES),
+                "hpa": section("hpa", "HPA-like", HUMAN, 5, 4, HUMAN_CLASSES, ("untrained", "plain", "swap")),
             },
             more=native("yeast", YEAST) | native("hpa", HUMAN),
             encoders={
                 "untrained": Encoder(title="untrained", kind="untrained", inference=("cls", "centre")),
                 "plain": Encoder(title="DINO"),
-                "swap": Encoder(title="DINO, swapped views", options=SWAP),
-                "swap_masked": Encoder(
-                    title="DINO, swapped views, masked teacher", options=(*SWAP, "views.background.teacher=masked"),
-                ),
+                "swap": Encoder(title="DINO, swapped views", options=(*SWAP, "views.background.teacher=alone")),
+                "swap_whole": Encoder(title="DINO, swapped views, teacher sees the neighbours", options=SWAP),
                 "masked": Encoder(
                     title="DINO, masked crops", options=("data.mask=true", "views.background.masked=1",
                                                          "views.background.teacher=student"),
@@ -94,7 +105,7 @@ def get_config():
                 "masked": Inference(title="masked input", words=("--input", "masked")),
             },
             config="configs/simulated_background.py",
-            order=("untrained", "plain", "swap", "swap_masked", "masked", "cls", "centre", "cls_centre", "attend"),
+            order=("untrained", "plain", "swap", "swap_whole", "masked", "cls", "centre", "cls_centre", "attend"),
             reference="plain",
             plain="cls",
             conditions=(
