@@ -12,7 +12,7 @@ import pytest
 from background_cells import one_hot, pack_cells, pack_patches
 
 from protloc_jax.cli.main import main
-from protloc_jax.config import ConfigError, load_file, to_json
+from protloc_jax.config import ConfigError, from_json, load_file, to_json
 from protloc_jax.data import info as record_info
 from protloc_jax.data.manifest import read as read_manifest
 from protloc_jax.eval.features import FeatureTable
@@ -146,6 +146,17 @@ def test_settings_are_refused_all_at_once(place):
     trained = {"plain": Encoder(), "old": Encoder(kind="untrained")}
     with pytest.raises(ConfigError, match="config is empty"):
         study(place, encoders=trained, reference="plain", order=())
+
+
+def test_encoders_that_take_no_part_leave_their_sections():
+    path = Path(__file__).parents[2] / "configs" / "study_background_simulated.py"
+    study = load_file(path, BackgroundStudy, ["only=plain,swap"])
+    assert study.data["hpa"].encoders == ("plain", "swap") and study.data["yeast"].encoders == ()
+    assert to_json(from_json(BackgroundStudy, to_json(study))) == to_json(study)
+    with pytest.raises(ConfigError, match=r"data\.hpa: none of its encoders takes part \(only=plain,masked\)"):
+        load_file(path, BackgroundStudy, ["only=plain,masked", "data.hpa.encoders=swap"])
+    with pytest.raises(ConfigError, match=r"data\.hpa\.encoders: no 'swop'\. Did you mean 'swap'"):
+        load_file(path, BackgroundStudy, ["data.hpa.encoders=swop"])
 
 
 def test_a_protein_on_both_sides_and_a_thin_class_are_refused(tmp_path):

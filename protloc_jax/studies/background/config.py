@@ -163,6 +163,8 @@ class BackgroundStudy:
         check_literals(self)
         problems = [*absent("only", self.only, self.encoders), *absent("on", self.on, self.data)]
         problems += absent("order", self.order, {**self.encoders, **self.inference})
+        for name, section in self.data.items():
+            problems += absent(f"data.{name}.encoders", section.encoders, self.encoders)
         if not problems:
             _put_in_order(self)
         problems += _unknown(self) + _impossible(self)
@@ -199,7 +201,12 @@ def _put_in_order(study: BackgroundStudy) -> None:
         have = getattr(study, key)
         named = [*(n for n in study.order if n in have), *(n for n in have if n not in study.order)]
         object.__setattr__(study, key, {n: have[n] for n in named if not kept or n in kept})
-    object.__setattr__(study, "data", {n: s for n, s in study.data.items() if not study.on or n in study.on})
+    object.__setattr__(study, "order", tuple(n for n in study.order if n in {**study.encoders, **study.inference}))
+    data = {n: s for n, s in study.data.items() if not study.on or n in study.on}
+    for name, section in data.items():
+        kept = tuple(n for n in section.encoders if n in study.encoders)
+        data[name] = dataclasses.replace(section, encoders=kept or section.encoders)
+    object.__setattr__(study, "data", data)
 
 
 def _unknown(study: BackgroundStudy) -> list[str]:
@@ -207,7 +214,8 @@ def _unknown(study: BackgroundStudy) -> list[str]:
     problems = []
     for name, section in study.data.items():
         problems += source_problems(f"data.{name}", section, DATASETS)
-        problems += absent(f"data.{name}.encoders", section.encoders, study.encoders)
+        if not encoders_of(study, name):
+            problems.append(f"data.{name}: none of its encoders takes part (only={','.join(study.only)}).")
         named = {"patches": section.patches, **{f"native.{kind}": more for kind, more in native_of(section).items()}}
         for key, asked in named.items():
             problems += absent(f"data.{name}.{key}", (asked,) if asked else (), study.more)
