@@ -189,7 +189,7 @@ def test_image_and_partner_give_half_of_the_views_each(n_global, n_local):
     plain = quick(make_views(dataclasses.replace(config, local_from="image"), HPA))
     own, other = plain(images, keys), plain(partner, keys)
     assert got.global_.shape == own.global_.shape and got.local.shape == own.local.shape
-    for both, first, second in zip(got, own, other, strict=True):
+    for both, first, second in zip(got[:2], own[:2], other[:2], strict=True):
         half = both.shape[1] // 2
         np.testing.assert_array_equal(both[:, :half], first[:, :half])
         np.testing.assert_array_equal(both[:, half:], second[:, half:])
