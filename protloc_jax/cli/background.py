@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from protloc_jax.cli import background_score
+from protloc_jax.cli import background_proportions, background_score
 
 
 def add_parser(subparsers: Any) -> None:
@@ -13,11 +13,13 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("background", help="does an encoder see the cell, or its neighbours?")
     parser.description = (
         "Background robustness: `make` writes single cells on other backgrounds as records, any encoder embeds them "
-        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them."
+        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them. `proportions` "
+        "compares shares of cells per class with and without background."
     )
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     _add_make(jobs)
     background_score.add(jobs)
+    background_proportions.add(jobs)
 
 
 def _add_make(jobs: Any) -> None:
@@ -76,7 +78,8 @@ def _add_make(jobs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
-    return background_score.run(args) if args.job == "score" else _make(args)
+    jobs = {"make": _make, "score": background_score.run, "proportions": background_proportions.run}
+    return jobs[args.job](args)
 
 
 def _make(args: argparse.Namespace) -> int:
