@@ -13,8 +13,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("background", help="does an encoder see the cell, or its neighbours?")
     parser.description = (
         "Background robustness: `make` writes single cells on other backgrounds as records, any encoder embeds them "
-        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them. `proportions` "
-        "compares shares of cells per class with and without background."
+        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them. "
+        "`proportions` compares shares of cells per class with and without background."
     )
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     _add_make(jobs)

@@ -96,14 +96,12 @@ def _print_shares(results: dict[str, Any]) -> None:
     tag = "SYNTHETIC IMAGES. " if results["synthetic"] else ""
     training, estimated, held = results["training"], results["estimated"], results["held_out"]
     print(f"cells     {tag}{results['cells']:,}{_counted(results['cells_left_out'])}")
-    print(
-        f"train     {training['cells']:,} cells of {training['proteins']} proteins of one of {len(results['classes'])} classes"
-    )
+    of = f"{training['proteins']} proteins of one of {len(results['classes'])} classes"
+    print(f"train     {training['cells']:,} cells of {of}")
     for name, n in results["classes_dropped"].items():
         print(f"          class '{name}' is dropped ({n} protein{'s' * (n != 1)} of it alone)")
-    print(
-        f"estimate  {estimated['cells']:,} cells of {estimated['proteins']} proteins{_counted(results['proteins_left_out'])}"
-    )
+    left = _counted(results["proteins_left_out"])
+    print(f"estimate  {estimated['cells']:,} cells of {estimated['proteins']} proteins{left}")
     if n := len(estimated["with_a_class_that_is_not_fitted"]):
         print(f"          {n} of them have a class that the classifiers lack")
     for name in training["unconverged"]:

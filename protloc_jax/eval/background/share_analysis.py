@@ -99,13 +99,14 @@ class ShareAnalysis:
 
 
 def analyse_shares(
-    original: FeatureTable, other: FeatureTable, options: ShareOptions = ShareOptions(), *, proteins: Sequence[str] = ()
+    original: FeatureTable, other: FeatureTable, options: ShareOptions | None = None, *, proteins: Sequence[str] = ()
 ) -> ShareAnalysis:
     """Fit both classifiers, score them on held-out proteins, fit them on all, and estimate shares.
 
     proteins   estimate these, whatever their classes; they do not train. Without, `options.targets`
     Raises ValueError as `join_tables` and `roles_of` do.
     """
+    options = options or ShareOptions()
     cells = join_tables(original, other, options)
     roles = roles_of(cells, options, proteins)
     protein = cells.protein.astype(str)
@@ -125,7 +126,7 @@ def analyse_shares(
             unconverged.append(name)
         answers = class_scores(path, x[tested], fold=0).argmax(axis=1)
         both = [scores.one_hot(c, len(roles.classes)) for c in (target[tested], answers)]
-        counts[name], who = statistics.group_sums(scores.row_counts(*both), protein[tested])
+        counts[name], _ = statistics.group_sums(scores.row_counts(*both), protein[tested])
         logits[name] = class_scores(path, x[rows], fold=1)
     by = {}
     for estimator in get_args(Estimator):
@@ -139,7 +140,7 @@ def analyse_shares(
         cells,
         roles,
         len(trains),
-        _held_out(counts, tuple(map(str, who)), roles, options),
+        _held_out(counts, tuple(sorted(roles.held)), roles, options),
         tuple(map(str, names)),
         sizes,
         by,
@@ -170,10 +171,9 @@ def distribution(values: np.ndarray) -> dict[str, float]:
 
 
 def _held_out(counts: dict[str, np.ndarray], who: tuple[str, ...], roles: Roles, options: ShareOptions) -> HeldOut:
+    both = counts["original"], counts["other"]
     how: dict[str, Any] = {"resamples": options.resamples, "level": options.level, "seed": options.seed}
     macro = {n: {m: statistics.bootstrap(c, of, **how) for m, of in MACRO.items()} for n, c in counts.items()}
-    difference = {
-        m: statistics.paired_difference(counts["original"], counts["other"], of, **how) for m, of in MACRO.items()
-    }
+    difference = {m: statistics.paired_difference(*both, of, **how) for m, of in MACRO.items()}
     tested = {roles.own[p] for p in who}
     return HeldOut(who, counts, macro, difference, tuple(c for i, c in enumerate(roles.classes) if i not in tested))

@@ -1,4 +1,4 @@
-"""Two feature tables of the same cells, joined, and the proteins that train a classifier or whose shares it estimates."""
+"""Two feature tables of the same cells, joined; which proteins train a classifier, and whose shares it estimates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from protloc_jax.config import ConfigError, check_literals, nearest, opt
+from protloc_jax.config import ConfigError, check_literals, nearest, opt, to_dict
 from protloc_jax.data.grouping import is_missing
 from protloc_jax.data.manifest import capped, listed
 from protloc_jax.data.splits import train_val_test
@@ -41,12 +41,9 @@ class ShareOptions:
 
     def __post_init__(self) -> None:
         check_literals(self)
-        problems = [
-            f"{k}={getattr(self, k)}: at least 1." for k in ("min_proteins", "resamples") if getattr(self, k) < 1
-        ]
-        problems += [
-            f"{k}={getattr(self, k)}: between 0 and 1." for k in ("held_out", "level") if not 0 < getattr(self, k) < 1
-        ]
+        values = to_dict(self)
+        problems = [f"{k}={values[k]}: at least 1." for k in ("min_proteins", "resamples") if values[k] < 1]
+        problems += [f"{k}={values[k]}: between 0 and 1." for k in ("held_out", "level") if not 0 < values[k] < 1]
         if not self.l2 > 0:
             problems.append(f"l2={self.l2}: above 0.")
         if problems:
