@@ -34,6 +34,7 @@ class MadeFeatures:
     missing     ids of made images that the table lacks; extra: ids that are no made image, left out
     about       where the images come from, {} without the folder of `make`; synthetic: what was simulated, or ''
     features    what the table says of itself
+    mixes       name -> the mix that each row belongs to ('' for none), where the table has mixes of known shares
     """
 
     conditions: dict[str, ConditionRows]
@@ -45,6 +46,7 @@ class MadeFeatures:
     about: dict[str, Any]
     synthetic: str
     features: dict[str, Any]
+    mixes: dict[str, np.ndarray]
 
 
 def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFeatures:
@@ -114,6 +116,10 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
     if "others_share" in obs:
         values = np.asarray(pd.to_numeric(obs["others_share"]), np.float64)
         shares = {name: values[at] for name, at in of.items()}
+    mixes = {}
+    if "mix" in obs:
+        values = _texts(obs["mix"])
+        mixes = {name: values[at] for name, at in of.items()}
     found = set(columns["centre_class"])
     given = about.get("classes") or table.uns.get("label_names") or ()
     classes = tuple(c for c in given if c in found) + tuple(sorted(found - set(given)))
@@ -128,6 +134,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         about,
         synthetic,
         {k: v for k, v in table.uns.items() if isinstance(v, str | int | float | bool)},
+        mixes,
     )
 
 
