@@ -80,13 +80,13 @@ def score_mixes(
     if not found.mixes or lacking:
         what = f"no image of {', '.join(lacking)}" if lacking else "no column 'mix'"
         raise ValueError(f"{what}: mixes of known shares are made by `protloc background make --mixes N`.")
-    rows, mix_of, left_out = _paired(found)
+    rows, mix_of, donors_of, left_out = _paired(found)
     names = sorted(set(mix_of[_CROSSED]))
     if len(names) < 2:
         why = f" Left out: {capped([f'{n} ({w})' for n, w in left_out.items()])}." if left_out else ""
         raise ValueError(f"{len(names)} mixes with the same cells in {' and '.join(MIXED)}; two are needed.{why}")
     base = found.conditions["baseline"]
-    masks, fold_of, seen, grouped = _training(base, rows, mix_of, names)
+    masks, fold_of, seen, grouped = _training(base, rows, mix_of, donors_of, names)
     number = {c: i for i, c in enumerate(found.classes)}
     target = np.array([number[c] for c in base.label])
     path = fit_probe(
@@ -103,8 +103,8 @@ def score_mixes(
         for estimator, by in each.items():
             by[condition] = errors(logits, who, found.classes, estimator=estimator)
     how: dict[str, Any] = {"resamples": options.resamples, "level": options.level, "seed": options.seed}
-    means = {
-        estimator: {m: _means(*(getattr(by[c], m) for c in MIXED), how) for m in get_args(Measure)}
+    means: dict[Estimator, dict[Measure, MeanErrors]] = {
+        estimator: {m: _means(getattr(by[_CROSSED], m), getattr(by[_OWN], m), how) for m in get_args(Measure)}
         for estimator, by in each.items()
     }
     cells = np.array([int((mix_of[_CROSSED] == name).sum()) for name in names])
@@ -167,8 +167,10 @@ def mix_rows(found: MixScores) -> list[dict[str, Any]]:
     return rows
 
 
-def _paired(found: MadeFeatures) -> tuple[dict[str, ConditionRows], dict[str, np.ndarray], dict[str, str]]:
-    """Rows of the mixes that have the same cells in both conditions, their mixes, and the mixes left out."""
+def _paired(
+    found: MadeFeatures,
+) -> tuple[dict[str, ConditionRows], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]:
+    """Rows of the mixes with the same cells in both conditions, their mixes, donors' proteins, and mixes left out."""
     cells: dict[str, dict[str, list[str]]] = {c: {} for c in MIXED}
     for condition in MIXED:
         for name, cell in zip(found.mixes[condition], found.conditions[condition].cell, strict=True):
@@ -179,30 +181,31 @@ def _paired(found: MadeFeatures) -> tuple[dict[str, ConditionRows], dict[str, np
         own = [sorted(cells[c].get(name, [])) for c in MIXED]
         if own[0] != own[1]:
             left_out[name] = f"{len(own[0])} cells in {_CROSSED} and {len(own[1])} in {_OWN}, not the same"
-    rows, mix_of = {}, {}
+    rows, mix_of, donors_of = {}, {}, {}
     for condition in MIXED:
         names = found.mixes[condition]
         kept = np.array([bool(n) and n not in left_out for n in names], bool)
         rows[condition], mix_of[condition] = found.conditions[condition].take(kept), names[kept]
-    return rows, mix_of, left_out
+        donors_of[condition] = found.donors_of[condition][kept]
+    return rows, mix_of, donors_of, left_out
 
 
 def _training(
-    base: ConditionRows, rows: dict[str, ConditionRows], mix_of: dict[str, np.ndarray], names: list[str]
+    base: ConditionRows,
+    rows: dict[str, ConditionRows],
+    mix_of: dict[str, np.ndarray],
+    donors_of: dict[str, np.ndarray],
+    names: list[str],
 ) -> tuple[np.ndarray, dict[str, int], np.ndarray, bool]:
-    """Training rows [F, N] of the baseline, the fold of every mix, whether it has seen a mix's proteins, and if by group.
-
-    A donor is a baseline crop's id; its protein is that of the baseline row of the same crop, where there is one.
-    """
+    """Training rows [F, N] of the baseline, each mix's fold, whether that has seen the mix's proteins, if by group."""
     label = base.label.astype(str)
     classes = np.unique(label)
     groups, proteins = {}, {}
-    protein_of = dict(zip(base.cell, base.protein, strict=True))
     for name in names:
         at = {c: mix_of[c] == name for c in MIXED}
         groups[name] = {g for c in MIXED for g in rows[c].group[at[c]]}
         proteins[name] = {p for c in MIXED for p in rows[c].protein[at[c]]}
-        proteins[name] |= {protein_of[d] for c in MIXED for d in rows[c].donor[at[c]] if d in protein_of}
+        proteins[name] |= {p for c in MIXED for p in donors_of[c][at[c]]}
     grouped = all(len(g) == 1 and "" not in g for g in groups.values()) and "" not in set(base.group)
     masks: list[np.ndarray] = []
     fold_of, place, seen = {}, {}, []
