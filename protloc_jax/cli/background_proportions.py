@@ -41,9 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.eval.background.share_cells import ShareOptions
 
     if args.mixes == bool(args.other):
-        raise ValueError(
-            "give --other TABLE (the same cells, masked), or --mixes (mixes of known shares); one of them."
-        )
+        raise ValueError("give one of --other TABLE (the same cells, masked) and --mixes (mixes of known shares).")
     names = ("class_column", "protein_column", "train")
     given: dict[str, Any] = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     if args.classes is not None:

@@ -110,7 +110,7 @@ def test_mixes_that_lack_a_cell_are_left_out_and_what_cannot_be_scored_is_refuse
     found = share_errors.score_mixes(FeatureTable(table.x[kept], table.obs.iloc[kept], {}), OPTIONS)
     assert found.mixes == ("mix0000", "mix0001", "mix0003")
     assert found.left_out == {"mix0002": "9 cells in crossed and 10 in self_paste, not the same"}
-    with pytest.raises(ValueError, match="no column 'mix'.*--mixes N"):
+    with pytest.raises(ValueError, match=r"no column 'mix'.*--mixes N"):
         share_errors.score_mixes(FeatureTable(table.x, table.obs.drop(columns="mix"), {}), OPTIONS)
     own = (table.obs["condition"] != "self_paste").to_numpy()
     with pytest.raises(ValueError, match="no image of self_paste"):
@@ -123,7 +123,7 @@ def test_mixes_that_lack_a_cell_are_left_out_and_what_cannot_be_scored_is_refuse
     with records_file.open(made.parent / "cells") as cells:
         for sets, more, message in (
             (replace(COMPARABLE, centres="own"), {}, "centres=shared"),
-            (replace(COMPARABLE, proteins="per_set"), {}, "proteins=per_image"),
+            (replace(COMPARABLE, proteins="per_set", groups=1), {}, "proteins=per_image"),
             (COMPARABLE, {"conditions": ("same",)}, "conditions of their own"),
         ):
             with pytest.raises(BackgroundError, match=message):
