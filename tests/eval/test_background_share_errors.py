@@ -13,8 +13,10 @@ from protloc_jax.data import read as records_file
 from protloc_jax.eval.background import share_errors
 from protloc_jax.eval.background.made import COMPARABLE, prepare_made, read_made, write_made
 from protloc_jax.eval.background.mix_sets import MixPlan, draw_mixes
+from protloc_jax.eval.background.rows import ConditionRows
 from protloc_jax.eval.background.score import score_table
 from protloc_jax.eval.background.share_cells import ShareOptions
+from protloc_jax.eval.background.share_errors import training_rows
 from protloc_jax.eval.background.spec import BackgroundError
 from protloc_jax.eval.features import FeatureTable
 
@@ -89,18 +91,32 @@ def test_an_encoder_of_the_cell_errs_nowhere_and_one_of_the_surroundings_by_hand
     assert {c: rows[0][f"estimate: {c}"] for c in CLASSES}[max(truth, key=truth.__getitem__)] == pytest.approx(0.1)
 
 
-def test_by_id_alone_it_is_synthetic_and_without_groups_it_says_what_was_trained_on(made):
+def test_by_id_alone_it_is_synthetic(made):
     table = features(made, "centre_class")
     bare = FeatureTable(table.x, table.obs[["id"]], {})
     found = share_errors.as_dict(share_errors.score_mixes(bare, OPTIONS, made=made))
     assert found["synthetic"].startswith("simulated yeast") and found["made"]["mixes"]["number"] == 4
     assert found["training"] == "baseline images of the other groups of proteins"
-    alone = FeatureTable(table.x, table.obs.drop(columns="donor_group"), {})
-    other = share_errors.score_mixes(alone, OPTIONS)
-    assert not other.grouped and not other.seen.any()  # two of four proteins of each class are in no mix of a group
-    single = table.obs.assign(centre_protein=table.obs["centre_class"], donor_protein=table.obs["donor_class"])
-    seen = share_errors.score_mixes(FeatureTable(table.x, single.drop(columns="donor_group"), {}), OPTIONS)
-    assert seen.seen.all() and "for 4 of 4 mixes their own proteins" in share_errors.as_dict(seen)["training"]
+
+
+def test_without_groups_a_mix_is_kept_from_its_proteins_where_every_class_has_others():
+    base = ConditionRows(np.zeros((5, 1)), *map(np.array, (list("aabbb"), list("12345"), list("pqrst"))))
+    # m: proteins p, r and, behind its cells, s; n: p and q, all of class a; k: as m by its centres and donors.
+    at, mix, donors = [0, 2, 0, 1, 3, 2], np.array(list("mmnnkk")), np.array(list("srppps"))
+    crossed, own = base.take(at), base.take(at)
+    rows, mix_of = {"crossed": crossed, "self_paste": own}, {"crossed": mix, "self_paste": mix}
+    donors_of = {"crossed": donors, "self_paste": crossed.protein}
+    masks, fold_of, seen, grouped = training_rows(base, rows, mix_of, donors_of, ["k", "m", "n"])
+    assert masks.tolist() == [[False, True, False, False, True], [True] * 5] and not grouped
+    assert fold_of == {"k": 0, "m": 0, "n": 1} and seen.tolist() == [False, False, True]
+
+
+def test_what_was_trained_on_is_said(made):
+    found = share_errors.score_mixes(features(made, "centre_class"), OPTIONS)
+    other = replace(found, grouped=False)
+    assert share_errors.as_dict(other)["training"] == "baseline images of other proteins than the mix's"
+    seen = share_errors.as_dict(replace(other, seen=np.array([True, False, False, True])))
+    assert "for 2 of 4 mixes their own proteins" in seen["training"] and seen["mixes_of_proteins_trained_on"] == 2
 
 
 def test_mixes_that_lack_a_cell_are_left_out_and_what_cannot_be_scored_is_refused(made):

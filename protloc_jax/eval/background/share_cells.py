@@ -175,7 +175,7 @@ def roles_of(cells: Joined, options: ShareOptions, proteins: Sequence[str] = ())
     dropped = {c: counted[c] for c in order if c not in classes}
     if len(classes) < 2:
         raise ValueError(
-            f"{len(classes)} class(es) to tell apart ({', '.join(f'{c} {n}' for c, n in counted.items()) or 'none'}: "
+            f"{len(classes)} class(es) to tell apart ({', '.join(f'{c} {counted[c]}' for c in order) or 'none'}: "
             f"proteins of that class alone; min_proteins={options.min_proteins}); two are needed."
         )
     number = {c: i for i, c in enumerate(classes)}

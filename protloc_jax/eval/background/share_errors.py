@@ -86,7 +86,7 @@ def score_mixes(
         why = f" Left out: {capped([f'{n} ({w})' for n, w in left_out.items()])}." if left_out else ""
         raise ValueError(f"{len(names)} mixes with the same cells in {' and '.join(MIXED)}; two are needed.{why}")
     base = found.conditions["baseline"]
-    masks, fold_of, seen, grouped = _training(base, rows, mix_of, donors_of, names)
+    masks, fold_of, seen, grouped = training_rows(base, rows, mix_of, donors_of, names)
     number = {c: i for i, c in enumerate(found.classes)}
     target = np.array([number[c] for c in base.label])
     path = fit_probe(
@@ -190,14 +190,17 @@ def _paired(
     return rows, mix_of, donors_of, left_out
 
 
-def _training(
+def training_rows(
     base: ConditionRows,
     rows: dict[str, ConditionRows],
     mix_of: dict[str, np.ndarray],
     donors_of: dict[str, np.ndarray],
     names: list[str],
 ) -> tuple[np.ndarray, dict[str, int], np.ndarray, bool]:
-    """Training rows [F, N] of the baseline, each mix's fold, whether that has seen the mix's proteins, if by group."""
+    """Training rows [F, N] of the baseline, each mix's fold, whether that has seen the mix's proteins, if by group.
+
+    rows, mix_of, donors_of   condition -> rows of mixes, their mix, and their donors' proteins
+    """
     label = base.label.astype(str)
     classes = np.unique(label)
     groups, proteins = {}, {}
