@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from protloc_jax.cli import background_score
+from protloc_jax.cli import background_proportions, background_score
 
 
 def add_parser(subparsers: Any) -> None:
@@ -13,11 +13,13 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("background", help="does an encoder see the cell, or its neighbours?")
     parser.description = (
         "Background robustness: `make` writes single cells on other backgrounds as records, any encoder embeds them "
-        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them."
+        "(`protloc embed`, or another tool by --images), `score` measures what its features make of them. "
+        "`proportions` compares shares of cells per class with and without background."
     )
     jobs = parser.add_subparsers(dest="job", metavar="JOB", required=True)
     _add_make(jobs)
     background_score.add(jobs)
+    background_proportions.add(jobs)
 
 
 def _add_make(jobs: Any) -> None:
@@ -46,6 +48,14 @@ def _add_make(jobs: Any) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), help="only crops of one split (default: all)")
     parser.add_argument("--split-file", metavar="FILE", help="the split of a file of `protloc data split`")
     parser.add_argument("--split-name", default="", metavar="NAME", help="which of the file's splits")
+    parser.add_argument(
+        "--mixes",
+        type=int,
+        metavar="N",
+        help="instead of the conditions: baseline images, and N mixes of cells of two classes in known shares, crossed "
+        "and pasted on themselves",
+    )
+    parser.add_argument("--mix-cells", type=int, metavar="N", help="cells a mix (default: 100)")
     parser.add_argument("--grid", default="64x8", metavar="NxK", help="grid of N cells on K backgrounds (64x8)")
     parser.add_argument("--channel", default="", help="channel of the intensity filter (default: the protein's)")
     parser.add_argument("--floor", type=float, metavar="VALUE", help="drop crops whose mean is lower")
@@ -76,7 +86,8 @@ def _add_make(jobs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do one job; returns the exit status."""
-    return background_score.run(args) if args.job == "score" else _make(args)
+    jobs = {"make": _make, "score": background_score.run, "proportions": background_proportions.run}
+    return jobs[args.job](args)
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -91,6 +102,7 @@ def _make(args: argparse.Namespace) -> int:
     from protloc_jax.eval.background.cells import CellsConfig, channel_of
     from protloc_jax.eval.background.crop_filters import intensity_floor
     from protloc_jax.eval.background.image_files import write_images
+    from protloc_jax.eval.background.mix_sets import MixPlan
 
     sets = with_overrides(made.COMPARABLE, args.settings)
     grid = _grid(args.grid)
@@ -100,6 +112,9 @@ def _make(args: argparse.Namespace) -> int:
         raise ValueError(f"--split-name {args.split_name}: needs --split-file.")
     if args.floor is not None and args.fields:
         raise ValueError("--floor and --fields both say what is too dim; give one of them.")
+    if args.mix_cells is not None and args.mixes is None:
+        raise ValueError("--mix-cells goes with --mixes N.")
+    mixes = None if args.mixes is None else MixPlan(args.mixes, 100 if args.mix_cells is None else args.mix_cells)
     out = local_folder(args.out)
     set_up_compilation_cache()
     with ExitStack() as stack:
@@ -131,6 +146,7 @@ def _make(args: argparse.Namespace) -> int:
             conditions=_words(args.conditions),
             grid=grid,
             spill=args.spill,
+            mixes=mixes,
         )
         _say(prepared, floor_given=args.floor is not None or bool(args.fields), floor=floor)
         if args.check_only:

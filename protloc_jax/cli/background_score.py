@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     for name in score_output.TABLES:
         path = out / f"{name}.csv"
         if name in tables:
-            _write_csv(path, tables[name])
+            write_csv(path, tables[name])
             written.append(path.name)
         else:
             path.unlink(missing_ok=True)  # of an earlier call that scored more
@@ -163,7 +163,8 @@ def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A table with a header of the first row's names."""
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()

@@ -84,6 +84,11 @@ def balanced_accuracy_of(counts: np.ndarray) -> np.ndarray:
     return _macro(recall_of(counts), counts)
 
 
+def macro_precision_of(counts: np.ndarray) -> np.ndarray:
+    """Macro precision [...] of counts [..., 3, L], over the classes that occur; NaN where none does."""
+    return _macro(precision_of(counts), counts)
+
+
 def macro_f1(targets: Any, predictions: Any) -> float:
     """Macro-F1 of multi-hot predictions, over the classes that occur in the targets (see the module's rules)."""
     return float(macro_f1_of(counts(targets, predictions)))

@@ -34,6 +34,8 @@ class MadeFeatures:
     missing     ids of made images that the table lacks; extra: ids that are no made image, left out
     about       where the images come from, {} without the folder of `make`; synthetic: what was simulated, or ''
     features    what the table says of itself
+    mixes       name -> the mix that each row belongs to ('' for none), where the table has mixes of known shares;
+    donors_of   then also name -> the protein of each row's donor ('' for none)
     """
 
     conditions: dict[str, ConditionRows]
@@ -45,6 +47,8 @@ class MadeFeatures:
     about: dict[str, Any]
     synthetic: str
     features: dict[str, Any]
+    mixes: dict[str, np.ndarray]
+    donors_of: dict[str, np.ndarray]
 
 
 def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFeatures:
@@ -81,7 +85,8 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         obs = manifest[there].reset_index(drop=True)
         x = x[[at[name] for name in obs["id"]]]
         synthetic = synthetic or _simulated(info.packing)
-    lacking = [f"'{c}'{nearest(c, list(obs))}" for c in _NEEDED if c not in obs]
+    needed = (*_NEEDED, "donor_protein") if "mix" in obs else _NEEDED
+    lacking = [f"'{c}'{nearest(c, list(obs))}" for c in needed if c not in obs]
     if lacking:
         raise ValueError(
             f"the feature table lacks {', '.join(lacking)}. Features of another tool need the folder of "
@@ -114,6 +119,11 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
     if "others_share" in obs:
         values = np.asarray(pd.to_numeric(obs["others_share"]), np.float64)
         shares = {name: values[at] for name, at in of.items()}
+    mixes, donors_of = {}, {}
+    if "mix" in obs:
+        values, proteins = _texts(obs["mix"]), _texts(obs["donor_protein"])
+        mixes = {name: values[at] for name, at in of.items()}
+        donors_of = {name: proteins[at] for name, at in of.items()}
     found = set(columns["centre_class"])
     given = about.get("classes") or table.uns.get("label_names") or ()
     classes = tuple(c for c in given if c in found) + tuple(sorted(found - set(given)))
@@ -128,6 +138,8 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
         about,
         synthetic,
         {k: v for k, v in table.uns.items() if isinstance(v, str | int | float | bool)},
+        mixes,
+        donors_of,
     )
 
 

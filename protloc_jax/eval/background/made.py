@@ -25,6 +25,7 @@ from protloc_jax.data.read import Records
 from protloc_jax.eval.background.cells import CellsConfig, Taken, read_cells, read_patches
 from protloc_jax.eval.background.conditions import Ready, as_pixels, compose, prepare, protein_of
 from protloc_jax.eval.background.donors import groups_that_fit
+from protloc_jax.eval.background.mix_sets import MixPlan, plan_mixes
 from protloc_jax.eval.background.sets import Part, Planned, plan_sets, table_of
 from protloc_jax.eval.background.spec import BackgroundError, SetConfig
 
@@ -74,12 +75,14 @@ def prepare_made(
     conditions: Sequence[str] = (),
     grid: tuple[int, int] = (64, 8),
     spill: float = 1.0,
+    mixes: MixPlan | None = None,
 ) -> Prepared:
     """Read cells and patches, choose the number of groups, and draw every image of every set.
 
     rows, rows_are   which records, and that in words. groups=0 in `config` becomes the number that fits.
     spill            units=pooled: raise all images of a channel by one constant, where needed, until no more than this
                      share of the crops' pixel values falls below 0; 1 raises nothing
+    mixes            baseline images and mixes of known shares (see `mix_sets`), in place of conditions and grid
     Raises BackgroundError for what cannot be read or made (see `read_cells`, `plan_sets`).
     """
     cells = cells or CellsConfig()
@@ -93,7 +96,12 @@ def prepare_made(
     if config.groups == 0:
         number = 1 if config.proteins == "per_set" else groups_that_fit(ready.crop_pool, ready.patch_pool, config)
         config = replace(config, groups=number)
-    planned = plan_sets(ready, taken.classes, config, conditions=conditions, grid=grid)
+    if mixes is None:
+        planned = plan_sets(ready, taken.classes, config, conditions=conditions, grid=grid)
+    elif conditions:
+        raise BackgroundError(f"conditions {', '.join(conditions)}: mixes come with conditions of their own.")
+    else:
+        planned = plan_mixes(ready, taken.classes, config, mixes)
     table = table_of(ready, planned.parts, config)
     info = records.info
     table["source"] = [f"{info.name}: {name}" for name in table["centre_id"]]
@@ -121,6 +129,7 @@ def prepare_made(
         "rows_left_out": taken.left_out,
         "patches_left_out": patches_left,
         "classes_of_one_protein": taken.lonely,
+        **({"mixes": mixes.about()} if mixes is not None else {}),
     }
     simulated = _simulated(info) or (_simulated(patches.info) if patches is not None else None)
     return Prepared(taken, patches_left, planned, config, ready, manifest, about, simulated)

@@ -109,6 +109,11 @@ def score_table(
     scored stands in `not_scored`.
     """
     found = made_features(features, made)
+    if any((names != "").any() for names in found.mixes.values()):
+        raise ValueError(
+            "these are mixes of known shares (`make --mixes`), whose images are no sets of a condition: "
+            "`protloc background proportions --mixes` scores them."
+        )
     if "baseline" not in found.conditions:
         raise ValueError(f"no image of condition baseline, only {', '.join(found.conditions)}.")
     not_scored: dict[str, str] = {}

@@ -62,7 +62,7 @@ def as_dict(scores: BackgroundScores) -> dict[str, Any]:
             },
             "flips": grid.flips._asdict() if grid.flips is not None else None,
         }
-    return _plain(found)
+    return plain(found)
 
 
 def summary_rows(scores: BackgroundScores) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def table_rows(scores: BackgroundScores) -> dict[str, list[dict[str, Any]]]:
     ]
     tables = {"pairs": pairs, "classes": _classes(scores), "proteins": _proteins(scores)}
     tables["bins"] = [one._asdict() for one in scores.bins]
-    return {name: _plain(rows) for name, rows in tables.items() if rows}
+    return {name: plain(rows) for name, rows in tables.items() if rows}
 
 
 def _classes(scores: BackgroundScores) -> list[dict[str, Any]]:
@@ -195,11 +195,12 @@ def _drop(drop: Drop) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value for JSON: NumPy numbers and arrays as Python's, what is not finite as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

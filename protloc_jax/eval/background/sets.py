@@ -21,13 +21,17 @@ _AT_ONCE = 1024
 
 
 class Part(NamedTuple):
-    """One set of images (or the grid): its condition, cell's and background's class ('' for none), rows, numbers."""
+    """One set of images (or the grid): its condition, cell's and background's class ('' for none), rows, numbers.
+
+    mix   the mix of known shares that it is a part of, '' for none
+    """
 
     condition: Condition
     centre: str
     background: str
     drawn: Drawn
     numbers: np.ndarray
+    mix: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,10 +94,12 @@ def plan_sets(
 def table_of(ready: Ready, parts: Sequence[Part], config: SetConfig) -> pd.DataFrame:
     """One row an image, in order: `id`, the label, and who is in it (`COLUMNS`)."""
     columns: dict[str, list[np.ndarray]] = {}
+    mixed = any(part.mix for part in parts)
     for part in parts:
         n = len(part.numbers)
         found = who(ready, part.condition, config, part.drawn, part.numbers)
         named = f"{part.condition.name}/{part.centre}" + (f"/{part.background}" if part.background else "")
+        named = f"{part.mix}/{named}" if part.mix else named
         head = {
             "id": np.array([f"{named.rstrip('/')}/{i:05d}" for i in part.numbers], object),
             "background_class": np.full(n, part.background, object),
@@ -104,6 +110,8 @@ def table_of(ready: Ready, parts: Sequence[Part], config: SetConfig) -> pd.DataF
             ),
             "others_share": np.round(other_shares(ready, part.condition, config, part.drawn), 4),
         }
+        if mixed:
+            head["mix"] = np.full(n, part.mix, object)
         for name, values in {**head, **found}.items():
             columns.setdefault(name, []).append(values.astype(object) if values.dtype.kind in "OU" else values)
     joined = {name: np.concatenate(values) for name, values in columns.items()}
@@ -116,9 +124,11 @@ def table_of(ready: Ready, parts: Sequence[Part], config: SetConfig) -> pd.DataF
 
 # Columns of a made manifest: number: the image's in its set; centre_*: the crop that gives the cell; background_class:
 # the class a set names; donor_*: the crop or patch that gives the background; others_share: of pixels, other cells.
+# mix: the mix of known shares that an image belongs to, where there are mixes.
 COLUMNS = (
     "id",
     "condition",
+    "mix",
     "number",
     "centre_class",
     "centre_protein",
