@@ -14,7 +14,7 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import records
 from protloc_jax.datasets import quality, quality_plates, simulated
 from protloc_jax.datasets.quality import QualityConfig
-from protloc_jax.simulate import SimConfig, fields
+from protloc_jax.simulate import SimConfig, shot
 
 SIM = SimConfig(preset="opencell", n_proteins=16, fovs_per_protein=4, size=96, seed=3)
 EMPTY, SATURATED, BLURRED, CONSTANT = (1, 30), (5, 31), (9, 33), (12,)
@@ -24,7 +24,7 @@ EMPTY, SATURATED, BLURRED, CONSTANT = (1, 30), (5, 31), (9, 33), (12,)
 def screen(tmp_path_factory):
     """64 simulated fields, a sixth of them out of focus or dirty by the simulator; seven more spoilt here."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(fields, "BAD_FIELDS", 0.16)
+    patch.setattr(shot, "BAD_FIELDS", 0.16)
     truth = []
 
     def image(row):

@@ -87,7 +87,7 @@ def test_a_channel_that_nobody_draws_has_no_influence(loss):
     chosen = [int(np.flatnonzero(~seen[:, c])[0]) for c in (0, 1, 2, 0)]
     views, hidden = views_of(4), ~seen[chosen]
     assert hidden.any(-1).all()
-    other = Views(*(np.where(hidden[:, None, None, None], 50.0, x).astype("f4") for x in views))
+    other = jax.tree.map(lambda x: np.where(hidden[:, None, None, None], 50.0, x).astype("f4"), views)
     jax.tree.map(
         np.testing.assert_array_equal, loss(views, MANY[np.array(chosen)]), loss(other, MANY[np.array(chosen)])
     )
