@@ -47,6 +47,29 @@ def test_native_neighbours_are_scored_on_the_cells_that_all_kinds_share():
         score_native({"same": native(0.0), "other": other}, category="kind", protein="protein", options=Classify())
 
 
+def test_native_classes_of_one_protein_are_left_out_and_named():
+    def with_third(shift):
+        table = native(shift)
+        obs = pd.concat(
+            [table.obs, pd.DataFrame({"protein": "pc0", "class": "c", "id": [f"pc0.{k}" for k in range(3)]})]
+        )
+        return FeatureTable(np.concatenate([table.x, np.full((3, 1), 9, "f4")]), obs.reset_index(drop=True))
+
+    how = {"category": "class", "protein": "protein", "options": Classify(folds=2)}
+    found = score_native({"same": with_third(0.0), "other": with_third(3.0)}, **how)
+    alone = score_native({"same": native(0.0), "other": native(3.0)}, **how)
+    assert set(found.not_scored) == {"native, c"} and found.classes == ("a", "b")
+    for protocol in ("transfer", "retrained"):
+        for name, counts in alone.counts[protocol].items():
+            np.testing.assert_array_equal(found.counts[protocol][name], counts)
+    lone = [FeatureTable(t.x[:15], t.obs.iloc[:15]) for t in (native(0.0), native(3.0))]
+    nothing = score_native({"same": lone[0], "other": lone[1]}, **how)
+    assert "fewer than two classes" in nothing.not_scored["native"] and nothing.counts == {
+        "transfer": {},
+        "retrained": {},
+    }
+
+
 def test_published_rows_by_rule_are_the_means_of_the_classes():
     for model, values in published.BY_RULE.items():
         for condition, (mean, spread) in zip(published.CONDITIONS, values, strict=True):

@@ -75,7 +75,7 @@ def row(study: BackgroundStudy, scored: Scored, counts: Counts) -> dict[str, Any
         "purged": {p: _largest([one.purged.get(p, {}) for one in scored.made]) for p in PROTOCOLS},
         "pulled": {p: pulled(scored.made, p) for p in PROTOCOLS},
         "bins": _bins(scored.made),
-        "not_scored": {k: v for one in scored.made for k, v in one.not_scored.items()},
+        "not_scored": {k: v for one in (*scored.made, *(scored.native or [])) for k, v in one.not_scored.items()},
     }
 
 

@@ -97,7 +97,9 @@ def score_native(tables: Mapping[str, FeatureTable], *, category: str, protein: 
     """Score cells that are rendered among neighbours of several kinds, all kinds on the same cells.
 
     tables: kind (`NATIVE`) -> features whose ids are the cells'. The classifier is fitted on cells in their own field,
-    or among their like where these were not rendered. Raises ValueError for lacking columns and for no shared cell.
+    or among their like where these were not rendered. Classes with one protein among these cells cannot be trained and
+    tested on different ones: they are left out and stand in `not_scored`, as does a protocol that is not possible.
+    Raises ValueError for lacking columns and for no shared cell.
     """
     ids = {kind: table.obs["id"].astype(str).tolist() for kind, table in tables.items()}
     shared = sorted(set.intersection(*(set(own) for own in ids.values())))
@@ -113,18 +115,37 @@ def score_native(tables: Mapping[str, FeatureTable], *, category: str, protein: 
         rows = np.array([at[name] for name in shared])
         label, name = (obs[c].iloc[rows].astype(str).to_numpy() for c in (category, protein))
         conditions[f"native_{kind}"] = ConditionRows(tables[kind].x[rows], label, np.array(shared), name)
+    conditions, failed = _of_several_proteins(conditions)
     how, clean = _options(options, 1), next(iter(conditions))
-    scored = {
-        "transfer": transfer(conditions, how, baseline=clean),
-        "retrained": retrained(conditions, how, baseline=clean),
-    }
-    return TableScores(*aligned(scored), {}, {}, {}, {}, (), {}, (), {}, {})
+    scored: dict[str, dict[str, ConditionScore]] = {}
+    if len(conditions[clean].classes) < 2:
+        failed["native"] = "fewer than two classes have two proteins among these cells."
+    for protocol, run in (("transfer", transfer), ("retrained", retrained)) if "native" not in failed else ():
+        try:
+            scored[protocol] = run(conditions, how, baseline=clean)
+        except ValueError as error:
+            failed[f"native, {protocol}"] = str(error)
+    classes, proteins, counts = aligned(scored) if scored else ((), (), {})
+    return TableScores(
+        classes, proteins, {p: counts.get(p, {}) for p in PROTOCOLS}, {}, {}, {}, {}, (), {}, (), {}, failed
+    )
 
 
 def crossed(found: MadeFeatures, options: Classify) -> Crossed:
     """Classifiers of two classes, fitted on the baseline, on backgrounds of third classes and of each other."""
     conditions = {name: rows for name, rows in found.conditions.items() if name != GRID.name}
     return crossed_pairs(conditions, found.classes, _options(options, found.groups), _NO_BOOTSTRAP)
+
+
+def _of_several_proteins(conditions: Mapping[str, ConditionRows]) -> tuple[dict[str, ConditionRows], dict[str, str]]:
+    """The rows of classes with two proteins or more, the same in every condition; the others, with the reason."""
+    base = next(iter(conditions.values()))
+    of = {c: len(set(base.protein[base.label == c])) for c in base.classes}
+    few = [c for c, count in of.items() if count < 2]
+    why = {
+        f"native, {c}": "one protein of the class among these cells: none to train on while it is tested." for c in few
+    }
+    return {name: rows.take(~np.isin(rows.label, few)) for name, rows in conditions.items()}, why
 
 
 def exchanged(conditions: Mapping[str, ConditionRows], seed: int) -> dict[str, ConditionRows]:
