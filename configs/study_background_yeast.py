@@ -10,7 +10,14 @@ What this small set can say: two classes, so the other background is always that
 `crossed`, no third class), and five proteins, so intervals over proteins are wide and folds keep cells whole, not
 proteins. Training and evaluation share strains, but no field of view. Nothing is published for this set.
 
-Budget: 1,000 steps of 32 images a run, 2 runs, one pretraining seed. Not measured yet.
+Budget: 1,000 steps of 32 images a run, 2 runs, one pretraining seed.
+
+Measured (real images, 816 evaluated cells of 5 proteins, 95 % over proteins): plain DINO, class token, same .734 and
+different .525, drop .210 [.169, .231] transferred, .225 [.142, .307] re-trained; with centre pooling .132, attention to
+the cell .060, masked input .012 (at .880 on untouched crops instead of .952). Trained on swapped views, class token of
+whole crops: .158 [.122, .196] transferred, .073 [.028, .119] re-trained, .923 on untouched crops. The background alone
+tells the two compartments at .80. The control of exchanged classes means nothing here and fails (.77): folds keep cells
+apart, not the five proteins, so any grouping of them can be learnt.
 """
 
 from protloc_jax.config import to_config_dict
