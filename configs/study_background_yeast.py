@@ -16,7 +16,7 @@ Measured (real images, 816 evaluated cells of 5 proteins, 95 % over proteins): p
 different .525, drop .210 [.169, .231] transferred, .225 [.142, .307] re-trained; with centre pooling .132, attention to
 the cell .060, masked input .012 (at .880 on untouched crops instead of .952). Trained on swapped views, class token of
 whole crops: .158 [.122, .196] transferred, .073 [.028, .119] re-trained, .923 on untouched crops. The background alone
-tells the two compartments at .80. The control of exchanged classes means nothing here and fails (.77): folds keep cells
+tells the two compartments at .80. The control of exchanged classes says nothing here (.77): folds keep cells
 apart, not the five proteins, so any grouping of them can be learnt.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ from protloc_jax.cli.main import main
 from protloc_jax.config import ConfigError, from_json, load_file, to_json
 from protloc_jax.data import info as record_info
 from protloc_jax.data.manifest import read as read_manifest
+from protloc_jax.eval.background.joined import made_features
 from protloc_jax.eval.features import FeatureTable
+from protloc_jax.eval.features import read as read_features
 from protloc_jax.studies.background.config import BackgroundStudy, Classify, Encoder, Inference, Native, Section
+from protloc_jax.studies.background.controls import permuted
 from protloc_jax.studies.background.inputs import parts_of
 from protloc_jax.studies.image_sources import ImageSource
 
@@ -107,6 +111,25 @@ def test_controls_classes_and_measures(found):
     free = {name: row["label_free"] for name, row in rows_of(results).items()}
     assert free["robust"]["variance_cell"] > 0.9 > free["confounded"]["variance_cell"]
     assert results["synthetic"].startswith("simulated yeast") and len(results["published"]) == 30
+
+
+def test_exchanged_classes_say_nothing_where_proteins_stand_in_several_folds(place, tmp_path):
+    made = made_features(read_features(place / "robust-cells.parquet"), place / "made")
+
+    class Shop:
+        def compute(self, name, work, **_):
+            work(tmp_path)
+            return SimpleNamespace(path=tmp_path)
+
+    for groups, together, says in (
+        (made.groups, ("cell",), True),
+        (1, ("cell", "protein"), True),
+        (1, ("cell",), False),
+    ):
+        own = study(place, classify=Classify(folds=2, together=together))
+        control = permuted(own, "cells", dataclasses.replace(made, groups=groups), None, Shop())
+        assert (control["passed"] is not None) == says
+        assert control["expected"].startswith("chance" if says else "anything: proteins stand in several folds")
 
 
 def test_page_and_table_say_what_was_found_and_that_it_is_synthetic(found, place):
