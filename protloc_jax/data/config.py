@@ -14,10 +14,9 @@ _PLAIN = {"partner_pool": "others", "partner_from": "", "partner_fallback": "lab
 class DataConfig:
     """Records to train on, the order of the examples, and how many hands decode them.
 
-    Nothing but `records`, the split keys, `seed`, the weak-label keys, `donor` and `balance` changes which examples are
-    seen:
-    threads, worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant` replaces
-    the examples that need them, and only those.
+    Nothing but `records`, the split keys, `seed`, the weak-label keys, `donor` and `balance` changes which images are
+    seen: threads, worker processes and prefetch depth change only the speed. Where records are damaged, `tolerant`
+    replaces the examples that need them, and only those.
 
     `weak_label` alone turns plain DINO into WS-DINO (Cross-Zamirski et al. 2022, arXiv:2209.07819): every image gets a
     partner that shares its weak label, and views.local_from=auto then takes the local crops from the partner. As

@@ -15,7 +15,6 @@ from protloc_jax.data.manifest import Manifest, listed
 from protloc_jax.data.read import ShardReader
 
 Role = Literal["image", "partner", "donor"]
-ROLES: dict[str, Role] = {"image": "image", "partner": "partner", "donor": "donor"}
 NOTHING = -1
 
 

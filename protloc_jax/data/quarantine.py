@@ -16,8 +16,9 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-from protloc_jax.data.damage import NOTHING, ROLES, Met
+from protloc_jax.data.damage import NOTHING, Met, Role
 from protloc_jax.data.durable import write_whole
 from protloc_jax.data.manifest import Manifest
 from protloc_jax.data.read import ShardReader
@@ -136,7 +137,7 @@ class Quarantine:
                 end = data.rfind(b"\n") + 1
                 self._read_to[path] = file.tell() - len(data) + end
             for example, role, record, substitute, reason in csv.reader(io.StringIO(data[:end].decode())):
-                one = Met(int(example), ROLES[role], int(record), int(substitute), reason)
+                one = Met(int(example), cast(Role, role), int(record), int(substitute), reason)
                 self.met.setdefault(_key(one), one)
 
     def _merge(self) -> None:

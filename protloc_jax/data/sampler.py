@@ -7,7 +7,7 @@ once, in an order of its own. Balanced sampling keeps the address and draws the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -15,17 +15,8 @@ from protloc_jax.data.keyed import choose, keyed_hash, permute
 from protloc_jax.data.pairing import Fallback, Members, Pairing, Pool
 
 # What a draw is for; never reorder or reuse, the numbers are part of every recorded run.
-_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER, _SHARED, _DONOR, _OTHER_DONOR = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-)
+_ORDER, _CLASS, _MEMBER, _PARTNER, _SUBSTITUTE, _OTHER_PARTNER, _SHARED = 1, 2, 3, 4, 5, 6, 7
+_DONOR, _OTHER_DONOR = 8, 9
 Numbers = int | np.ndarray
 
 
@@ -183,7 +174,7 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return np.where(self._paired.has(local, drawn), drawn, own)
 
-    def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: int, numbers: np.ndarray) -> Iterator[int]:
+    def _shuffled(self, pools: tuple[np.ndarray, ...], purpose: Literal[5, 6, 9], numbers: np.ndarray) -> Iterator[int]:
         key = self._draw(purpose, numbers)
         for pool in pools:
             for place in range(len(pool)):
@@ -197,7 +188,7 @@ class Sampler:
         drawn = choose(self._draw(_CLASS, numbers), len(self._classes.sizes))
         return self._classes.member(drawn, self._draw(_MEMBER, numbers))
 
-    def _draw(self, purpose: int, numbers: np.ndarray) -> np.ndarray:
+    def _draw(self, purpose: Literal[2, 3, 4, 5, 6, 7, 8, 9], numbers: np.ndarray) -> np.ndarray:
         epoch, offset = self.example(numbers)
         return keyed_hash(self.seed, purpose, epoch, offset)
 
