@@ -80,12 +80,12 @@ def _mixes(args: argparse.Namespace, options: Any) -> int:
 
 
 def _write(out: Path, name: str, results: dict[str, Any], rows: list[dict[str, Any]]) -> int:
-    from protloc_jax.cli.background_score import write_csv
     from protloc_jax.data.durable import write_whole
+    from protloc_jax.studies.csv_table import csv_text
 
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / f"{name}.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
-    write_csv(out / f"{name}.csv", rows)
+    write_whole(out / f"{name}.csv", csv_text(rows).encode())
     print(f"wrote {out}: {name}.json, {name}.csv")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.background import score, score_output
     from protloc_jax.eval.features import read
+    from protloc_jax.studies.csv_table import csv_text
 
     given: dict[str, Any] = {}
     for name in ("parts", "svc"):
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     for name in score_output.TABLES:
         path = out / f"{name}.csv"
         if name in tables:
-            write_csv(path, tables[name])
+            write_whole(path, csv_text(tables[name]).encode())
             written.append(path.name)
         else:
             path.unlink(missing_ok=True)  # of an earlier call that scored more
@@ -161,14 +161,6 @@ def _with_interval(entry: dict[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A table with a header of the first row's names."""
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _settings() -> str:

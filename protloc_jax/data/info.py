@@ -76,6 +76,26 @@ class RecordsInfo:
         parts = [self.manifest_sha256, *(shard.sha256 for shard in self.shards)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """The packing's source where it is a JSON object, as most packers write it; else nothing."""
+        try:
+            found = json.loads(str(self.packing.get("source", "")))
+        except json.JSONDecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def simulated(self) -> dict[str, Any] | None:
+        """Settings of the simulation whose cells the images show; None for real images."""
+        return self.made_from.get("simulated") or None
+
+    @property
+    def synthetic(self) -> str:
+        """ "simulated opencell, difficulty hard, seed 0", or empty for real images: what is synthetic must say so."""
+        made = self.simulated
+        return f"simulated {made['preset']}, difficulty {made['difficulty']}, seed {made['seed']}" if made else ""
+
 
 def save(info: RecordsInfo, directory: Path) -> None:
     write_whole(directory / FILE, (json.dumps(asdict(info), indent=1) + "\n").encode())

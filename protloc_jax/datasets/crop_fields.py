@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,11 +93,6 @@ def fields_of_folder(config: FolderConfig, *, workers: int | None, progress: boo
 def fields_of_records(directory: str | Path) -> Fields:
     """Fields from a folder of records. Raises as records.open does."""
     with records.open(directory) as opened:
-        made_from = opened.info.packing.get("source", "")
-        try:
-            simulated = json.loads(made_from).get("simulated")
-        except (json.JSONDecodeError, AttributeError):
-            simulated = None
         info = opened.info
         return Fields(
             opened.manifest,
@@ -106,7 +100,7 @@ def fields_of_records(directory: str | Path) -> Fields:
             ((info.height, info.width, len(info.channels)),) * info.n,
             Path(directory),
             f"records {info.digest}",
-            simulated=simulated,
+            simulated=info.simulated,
         )
 
 

@@ -206,10 +206,4 @@ def pack(
 
 def config_of(info: RecordsInfo) -> SimConfig | None:
     """The simulation that records hold, or None where they hold real images: what is synthetic must say so."""
-    try:
-        made_from = json.loads(info.packing.get("source", ""))
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(made_from, dict) or "simulated" not in made_from:
-        return None
-    return from_mapping(SimConfig, made_from["simulated"])
+    return from_mapping(SimConfig, info.simulated) if info.simulated else None

@@ -235,7 +235,7 @@ def data_facts(records: Records) -> dict[str, Any]:
     return {
         "data": info.name,
         "data_sha256": info.digest,
-        "data_source": _made_by(str(info.packing.get("source", ""))),
+        "data_source": info.synthetic,
         "data_channels": str(info.channel_set),
         "data_um_per_pixel": info.um_per_pixel,
         "label_names": list(info.label_names),
@@ -253,17 +253,6 @@ def metadata(records: Records, rows: np.ndarray) -> pd.DataFrame:
     for column in manifest.group_columns:
         obs[column] = table[column]
     return obs
-
-
-def _made_by(source: str) -> str:
-    """ "simulated opencell, difficulty hard, seed 0" for simulated images; empty for real ones."""
-    try:
-        simulated = json.loads(source).get("simulated")
-    except (json.JSONDecodeError, AttributeError):
-        return ""
-    if not simulated:
-        return ""
-    return f"simulated {simulated['preset']}, difficulty {simulated['difficulty']}, seed {simulated['seed']}"
 
 
 def _open_parts(parts: Path, plan: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def made_features(table: FeatureTable, made: str | Path | None = None) -> MadeFe
             )
         obs = manifest[there].reset_index(drop=True)
         x = x[[at[name] for name in obs["id"]]]
-        synthetic = synthetic or _simulated(info.packing)
+        synthetic = synthetic or info.synthetic
     needed = (*_NEEDED, "donor_protein") if "mix" in obs else _NEEDED
     lacking = [f"'{c}'{nearest(c, list(obs))}" for c in needed if c not in obs]
     if lacking:
@@ -155,8 +154,3 @@ def _without_facts(table: FeatureTable) -> tuple[pd.DataFrame, np.ndarray]:
 
 def _texts(column: Any) -> np.ndarray:
     return np.array(["" if is_missing(v) else str(v) for v in column.to_list()], object)
-
-
-def _simulated(packing: dict[str, Any]) -> str:
-    made = json.loads(str(packing["source"])).get("simulated")
-    return f"simulated {made['preset']}, difficulty {made['difficulty']}, seed {made['seed']}" if made else ""

@@ -131,7 +131,7 @@ def prepare_made(
         "classes_of_one_protein": taken.lonely,
         **({"mixes": mixes.about()} if mixes is not None else {}),
     }
-    simulated = _simulated(info) or (_simulated(patches.info) if patches is not None else None)
+    simulated = info.simulated or (patches.info.simulated if patches is not None else None)
     return Prepared(taken, patches_left, planned, config, ready, manifest, about, simulated)
 
 
@@ -174,12 +174,9 @@ def write_made(
 
 def about_of(info: RecordsInfo) -> dict[str, Any]:
     """Where a folder of `make` comes from (`Prepared.about`); ValueError for other records."""
-    try:
-        found = json.loads(str(info.packing.get("source", "")))["background"]
-        if isinstance(found, dict):
-            return found
-    except (json.JSONDecodeError, KeyError, TypeError):
-        pass
+    found = info.made_from.get("background")
+    if isinstance(found, dict):
+        return found
     raise ValueError(f"'{info.name}': no records of `protloc background make`.")
 
 
@@ -204,13 +201,6 @@ def _written(out: Path, info: RecordsInfo) -> dict[str, Any] | None:
         Clipped(**about["clipped"])
         return about if about["records_made_sha256"] == info.digest else None
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
-        return None
-
-
-def _simulated(info: RecordsInfo) -> dict[str, Any] | None:
-    try:
-        return json.loads(str(info.packing.get("source", ""))).get("simulated")
-    except (json.JSONDecodeError, AttributeError):
         return None
 
 

@@ -18,6 +18,27 @@ from protloc_jax.views.background import CELL, FREE, OTHERS
 
 NAMES = (*CONDITIONS, GRID.name)
 _AT_ONCE = 1024
+# Columns of a made manifest: number: the image's in its set; centre_*: the crop that gives the cell; background_class:
+# the class a set names; donor_*: the crop or patch that gives the background; others_share: of pixels, other cells.
+# mix: the mix of known shares that an image belongs to, where there are mixes.
+COLUMNS = (
+    "id",
+    "condition",
+    "mix",
+    "number",
+    "centre_class",
+    "centre_protein",
+    "centre_id",
+    "background_class",
+    "donor_id",
+    "donor_protein",
+    "donor_class",
+    "donor_is_patch",
+    "donor_group",
+    "others_share",
+    "filler_id",
+    "unfilled",
+)
 
 
 class Part(NamedTuple):
@@ -120,29 +141,6 @@ def table_of(ready: Ready, parts: Sequence[Part], config: SetConfig) -> pd.DataF
     table["labels"] = [(name,) for name in table["centre_class"]]
     table["split"] = "test"
     return table
-
-
-# Columns of a made manifest: number: the image's in its set; centre_*: the crop that gives the cell; background_class:
-# the class a set names; donor_*: the crop or patch that gives the background; others_share: of pixels, other cells.
-# mix: the mix of known shares that an image belongs to, where there are mixes.
-COLUMNS = (
-    "id",
-    "condition",
-    "mix",
-    "number",
-    "centre_class",
-    "centre_protein",
-    "centre_id",
-    "background_class",
-    "donor_id",
-    "donor_protein",
-    "donor_class",
-    "donor_is_patch",
-    "donor_group",
-    "others_share",
-    "filler_id",
-    "unfilled",
-)
 
 
 def other_shares(ready: Ready, condition: Condition, config: SetConfig, drawn: Drawn) -> np.ndarray:

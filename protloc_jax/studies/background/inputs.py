@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,7 +213,6 @@ def _copy(source: Path, manifest: Manifest, rows: np.ndarray, out: Path) -> None
 def _told(info: record_info.RecordsInfo, rows: int) -> str:
     """What the cells were taken from; what is synthetic must go on saying so."""
     told: dict[str, Any] = {"evaluated": [info.digest, rows]}
-    with contextlib.suppress(json.JSONDecodeError, AttributeError):
-        if simulated := json.loads(str(info.packing.get("source", ""))).get("simulated"):
-            told["simulated"] = simulated
+    if info.simulated:
+        told["simulated"] = info.simulated
     return json.dumps(told, sort_keys=True)

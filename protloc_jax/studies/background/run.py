@@ -160,15 +160,8 @@ def _controls(
 
 def _synthetic(inputs: Inputs) -> str:
     """What was simulated, in words; empty where nothing was."""
-    found = set()
-    for made in inputs.records.values():
-        try:
-            simulated = json.loads(str(record_info.load(made.path).packing.get("source", ""))).get("simulated")
-        except (json.JSONDecodeError, AttributeError):
-            simulated = None
-        if simulated:
-            found.add(f"simulated {simulated['preset']}, difficulty {simulated['difficulty']}")
-    return "; ".join(sorted(found))
+    found = {record_info.load(made.path).synthetic for made in inputs.records.values()}
+    return "; ".join(sorted(found - {""}))
 
 
 def _section(study: BackgroundStudy, inputs: Inputs, name: str) -> dict[str, Any]:
