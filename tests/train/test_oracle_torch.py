@@ -39,7 +39,7 @@ def fixed_views(number, dtype):
 
 
 def as_crops(views):
-    return [torch.tensor(np.moveaxis(v, -1, 2).copy()) for v in views]
+    return [torch.tensor(np.moveaxis(v, -1, 2).copy()) for v in (views.global_, views.local)]
 
 
 def by_torch_name(tree):
