@@ -16,6 +16,7 @@ from protloc_jax.data.read import Records
 from protloc_jax.devices import batch_sharding, replicated
 from protloc_jax.eval.scores import accuracy, decide, macro_f1, mean_average_precision
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.labels import targets
 from protloc_jax.train.methods.supervised import Supervised
 from protloc_jax.train.state import TrainState
 from protloc_jax.views.config import normalisation_of
@@ -36,7 +37,8 @@ class PeriodicClassifier:
         self, experiment: Experiment, records: Records, channels: ChannelSet, *, mesh: Mesh, most: int = 4000
     ) -> None:
         manifest = records.manifest
-        labels = manifest.multi_hot() > 0
+        method = Supervised(experiment, channels)
+        labels = targets(method.config, manifest)
         val = np.asarray(manifest.table["split"]) == "val"
         self.rows = some_rows(np.flatnonzero(labels.any(axis=1) & val), most)
         if not len(self.rows):
@@ -44,10 +46,10 @@ class PeriodicClassifier:
                 f"run.eval_every={experiment.run.eval_every} scores the classifier on validation images, and these "
                 "records have none with a label; make some (protloc data split, data.split_file), or set 0."
             )
-        self.labels, self.kind = labels, "multi" if manifest.label_kind == "multi" else "single"
+        one = method.config.label != "labels" or manifest.label_kind != "multi"
+        self.labels, self.kind = labels, "single" if one else "multi"
         side = experiment.views.global_size
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
-        method = Supervised(experiment, channels)
         of_logits = jax.nn.softmax if method.config.loss == "cross_entropy" else jax.nn.sigmoid
 
         def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -73,12 +75,12 @@ class PeriodicClassifier:
         probabilities, good = encoded
         if not good.any() or not np.isfinite(probabilities[good]).all():
             return {}  # a run gone bad is reported by its steps
-        targets = self.labels[self.rows][good]
+        true = self.labels[self.rows][good]
         found = decide(probabilities[good], kind=self.kind)  # type: ignore[arg-type]
-        result = {"val_macro_f1": float(macro_f1(targets, found))}
+        result = {"val_macro_f1": float(macro_f1(true, found))}
         if self.kind == "single":
-            result["val_accuracy"] = float(accuracy(targets, found))
-        result["val_mean_average_precision"] = float(mean_average_precision(targets, probabilities[good]))
+            result["val_accuracy"] = float(accuracy(true, found))
+        result["val_mean_average_precision"] = float(mean_average_precision(true, probabilities[good]))
         if not good.all():
             result["val_left_out"] = float((~good).sum())
         return result

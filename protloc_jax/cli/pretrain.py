@@ -201,12 +201,12 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
 
     from protloc_jax.model.flops import count_parameters
     from protloc_jax.train.loop import CONFIG_FILE
-    from protloc_jax.train.methods import METHODS
+    from protloc_jax.train.methods import make_method
     from protloc_jax.train.schedules import Schedules
     from protloc_jax.train.state import init_state
 
     model, optim = experiment.model, experiment.optim
-    method = METHODS[experiment.method.name](experiment, loader.channels)
+    method = make_method(experiment, loader.channels)
     views = method.views(experiment.views)
     shapes = jax.eval_shape(lambda: init_state(experiment, loader.channels, jax.random.key(0)))
     schedules = Schedules(experiment, loader.n // optim.batch)

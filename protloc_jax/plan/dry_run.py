@@ -20,7 +20,7 @@ from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
-from protloc_jax.train.methods import METHODS
+from protloc_jax.train.methods import make_method
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import init_state
 
@@ -84,7 +84,7 @@ def plan(
         experiment = dataclasses.replace(experiment, model=model)
     run, optim = experiment.run, experiment.optim
     experiment = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
-    method = METHODS[experiment.method.name](experiment, channels)
+    method = make_method(experiment, channels)
     views = method.views(experiment.views)
     data = _data_axis(devices, run.mesh_data, run.mesh_fsdp)
     mesh = AbstractMesh((data, run.mesh_fsdp), AXES, axis_types=(AxisType.Auto,) * 2)

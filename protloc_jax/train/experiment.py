@@ -11,6 +11,7 @@ from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.dino_config import DinoConfig
+from protloc_jax.train.graph_config import GraphConfig
 from protloc_jax.train.limits import below, outside, refuse
 from protloc_jax.train.supervised_config import SupervisedConfig
 from protloc_jax.views.config import ViewsConfig
@@ -126,7 +127,7 @@ MethodConfig = DinoConfig | SupervisedConfig | DinoAdversaryConfig
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One training run: data, views, model, what it begins with, method, optimiser, run."""
+    """One training run: data, views, model, what it begins with, method, graph term, optimiser, run."""
 
     name: str = opt("experiment", "name shown in logs and reports")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -134,6 +135,7 @@ class Experiment:
     model: VitConfig = dataclasses.field(default_factory=VitConfig)
     init: InitConfig = dataclasses.field(default_factory=InitConfig)
     method: MethodConfig = dataclasses.field(default_factory=DinoConfig)
+    graph: GraphConfig = dataclasses.field(default_factory=GraphConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 

@@ -34,6 +34,7 @@ class LossOutput(NamedTuple):
     loss: jax.Array  # mean over the examples given
     means: dict[str, jax.Array]  # means over examples, any shape: averaged over micro-batches
     rows: dict[str, jax.Array]  # [B, ...] one row an example: put together in the order of the batch
+    features: jax.Array | None = None  # [B, D] with gradient: what a graph term around the method looks at
 
 
 class Method(Protocol):
@@ -50,6 +51,11 @@ class Method(Protocol):
     @property
     def splits_over_micro_batches(self) -> bool:
         """Whether the loss of a batch is the mean of its micro-batches' losses. If not, accumulation is refused."""
+        ...
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of `LossOutput.features`."""
         ...
 
     @property

@@ -26,7 +26,7 @@ from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import began_with, first_state, initial_of
 from protloc_jax.train.loop import LoaderFactory
 from protloc_jax.train.method import Method
-from protloc_jax.train.methods import METHODS
+from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import plan_updates, without_frozen_gradients
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.schedules import Schedules
@@ -172,7 +172,7 @@ def _examine(
     experiment: Experiment, data: DataFacts, schedules: Schedules, mesh: Mesh, state: TrainState, batch: Batch
 ) -> tuple[list[Tensor], np.ndarray | None]:
     """Every tensor of the step, and which examples are finite alone [B] (None where that has no meaning)."""
-    method = METHODS[experiment.method.name](experiment, data.channels)
+    method = make_method(experiment, data.channels)
     views = view_maker(experiment, data.channels, method, mesh)
 
     @jax.jit

@@ -23,7 +23,7 @@ COUNTERS = ("step", "examples", "bad_steps", "key")
 # which records is compared by digest).
 FREE = re.compile(
     r"name|run\.(?!seed$).*|model\.(scan|remat|attention)|optim\.accumulation|views\.rows"
-    r"|data\.(records|split_file|split_name|tolerant|max_bad|verify|threads|workers|prefetch)"
+    r"|graph\.file|data\.(records|split_file|split_name|tolerant|max_bad|verify|threads|workers|prefetch)"
 )
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from protloc_jax.train.curves import Curve, Horizon, cosine, warmup_cosine
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.methods import METHODS
+from protloc_jax.train.methods import method_schedules
 
 
 class Schedules:
@@ -53,8 +51,7 @@ class Schedules:
         }
         if frozen_epochs:
             self.curves["freeze_backbone"] = lambda step: jnp.asarray(step) < self.frozen_backbone_steps
-        method: Any = METHODS[experiment.method.name]
-        self.curves |= method.schedules(experiment, self.horizon)
+        self.curves |= method_schedules(experiment, self.horizon)
 
     @property
     def total(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.methods import METHODS
+from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import OptState, init_optimizer
 
 
@@ -42,7 +42,7 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
 
     Pure, so `jax.eval_shape(init_state, ...)` and jit with output shardings work (the first two arguments are static).
     """
-    method = METHODS[experiment.method.name](experiment, channels)
+    method = make_method(experiment, channels)
     params, teacher, buffers = method.init(jax.random.fold_in(key, 0))
     return TrainState(
         params=params,

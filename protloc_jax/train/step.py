@@ -19,7 +19,7 @@ from protloc_jax.data.batch import Batch
 from protloc_jax.devices import AXES, batch_sharding, check_divides, params_sharding, replicated
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import VIEWS, LossOutput, Method, Tree
-from protloc_jax.train.methods import METHODS
+from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import (
     apply_updates,
     clip_factors,
@@ -48,7 +48,7 @@ def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules
     substitute for a damaged record.
     Raises ValueError where batch, mesh, accumulation, views and method do not fit together.
     """
-    method = METHODS[experiment.method.name](experiment, channels)
+    method = make_method(experiment, channels)
     accumulation = experiment.optim.accumulation
     if accumulation > 1 and not method.splits_over_micro_batches:
         raise ValueError(
@@ -133,7 +133,7 @@ def step_function(
             rest = without_images(micro)
             learning = without_frozen_gradients(params, plan)
             output = method.loss(learning, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
-            return output.loss, output
+            return output.loss, output._replace(features=None)
 
         grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
         freeze_backbone = scalars.get("freeze_backbone")

@@ -19,6 +19,9 @@ class SupervisedConfig:
     """
 
     name: Literal["supervised"] = opt("supervised", "the training method; the other keys of this section are its own")
+    label: str = opt(
+        "labels", "what is learned: the records' labels, or a group column (perturbation, ...), one value an image"
+    )
     classes: tuple[str, ...] = opt((), "classes in the order of the head's outputs; empty = those of the records")
     head: Literal["linear", "mlp"] = opt("mlp", "linear map, or an MLP with ReLU and dropout")
     hidden: tuple[int, ...] = opt((512, 256), "widths of the MLP's hidden layers")
@@ -38,6 +41,8 @@ class SupervisedConfig:
     )
     last_n: int = opt(0, "blocks that train=last_n trains")
     ema: float = opt(0.0, "momentum of an average of the weights, kept as the teacher and evaluated; 0 = none")
+    place: int = opt(-1, "with a group column: its place among the records' group columns; filled in")
+    class_of: tuple[int, ...] = opt((), "with a group column: the class of each of its ids, -1 = none; filled in")
 
     def __post_init__(self) -> None:
         check_literals(self)
@@ -46,6 +51,8 @@ class SupervisedConfig:
         problems += [f"{k}=1: must be below 1." for k in ("dropout", "ema") if getattr(self, k) == 1]
         if self.hidden and min(self.hidden) < 1:
             problems.append(f"hidden={self.hidden}: widths must be at least 1.")
+        if not self.label:
+            problems.append("label='': labels, or a group column.")
         if self.head == "mlp" and not self.hidden:
             problems.append("hidden=(): an MLP needs a hidden layer; head=linear has none.")
         if self.label_smoothing and self.loss == "focal":

@@ -45,6 +45,7 @@ class Dino:
         self.channels, self.plan = channels, trained_plan(experiment, channels)
         slots = self.plan.slots if self.plan else len(channels)
         self.vit_config = dataclasses.replace(experiment.model, channels=slots)
+        self.feature_dim = self.vit_config.shape.dim
         kept_channel(self.vit_config, channels)
         self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
         self.head = DinoHead(
@@ -168,7 +169,7 @@ class Dino:
             "teacher_logits": stats.teacher_logits if raw_mean is None else raw_mean,
             **feature_moments(jax.lax.stop_gradient(features[0])),
         }
-        return LossOutput(loss, means, {}), features[0]
+        return LossOutput(loss, means, {}, features[0].mean(1)), features[0]
 
     def update_buffers(self, buffers: Tree, output: LossOutput, scalars: Scalars) -> Tree:
         """The centre follows the mean teacher logits of the whole batch."""

@@ -38,8 +38,8 @@ class Supervised:
 
     def __init__(self, experiment: Experiment, channels: ChannelSet) -> None:
         c = self.config = of_kind(experiment, SupervisedConfig)
-        if not c.classes:
-            raise ValueError("method.classes is empty; the head needs to know its classes.")
+        if not c.classes or (c.label != "labels" and not c.class_of):
+            raise ValueError("method.classes is empty; `train.labels.with_labels` fills it in from the records.")
         self.channels, self.plan = channels, trained_plan(experiment, channels)
         self.passes = len(self.plan.passes) if self.plan else 1
         slots = self.plan.slots if self.plan else len(channels)
@@ -55,7 +55,7 @@ class Supervised:
                 "'none'."
             )
         self.vit = Vit(self.vit_config, channel_rows(self.vit_config, channels))
-        self.width = self.passes * self.vit_config.shape.dim * (2 if c.pooling == "cls+mean" else 1)
+        self.feature_dim = self.width = self.passes * self.vit_config.shape.dim * (2 if c.pooling == "cls+mean" else 1)
         self.head = ClassifierHead(
             classes=len(c.classes),
             hidden=c.hidden if c.head == "mlp" else (),
@@ -118,20 +118,17 @@ class Supervised:
         keys: jax.Array,
         scalars: Scalars,
     ) -> LossOutput:
-        """The classification loss of crops [B, V, S, S, C] against `batch.labels` [B, L]."""
-        c, classes = self.config, len(self.config.classes)
-        if batch.labels is None or batch.labels.shape[-1] != classes:
-            has = "no labels" if batch.labels is None else f"{batch.labels.shape[-1]} classes"
-            raise ValueError(f"the batch has {has}; method.classes names {classes}.")
+        """The classification loss of crops [B, V, S, S, C] against the batch's labels or column."""
+        c = self.config
+        targets = self.targets(batch)
         crops = views.global_.shape[1]
         path, units = (self._view_keys(keys, purpose, crops) for purpose in (DROP_PATH, METHOD))
-        logits = self.logits(
-            params, views.global_, path if self.vit_config.drop_path else None, units if c.dropout else None
-        )
-        labelled = batch.labels.any(-1)
+        features = self.features(params, views.global_, path if self.vit_config.drop_path else None)
+        logits = self.classified(params, features, units if c.dropout else None)
+        labelled = targets.any(-1)
         rows = classification_loss(
             logits,
-            jnp.broadcast_to(batch.labels[:, None], logits.shape),
+            jnp.broadcast_to(targets[:, None], logits.shape),
             kind=c.loss,
             label_smoothing=c.label_smoothing,
             focal_gamma=c.focal_gamma,
@@ -139,17 +136,41 @@ class Supervised:
         ).mean(1)
         # Averaged over all examples, so that micro-batches with more and fewer labels add up to the whole batch.
         loss = jnp.where(labelled, rows, 0).mean()
-        best = jax.nn.one_hot(jax.lax.stop_gradient(logits).mean(1).argmax(-1), classes)
-        hit = (best * batch.labels).sum(-1) > 0
-        return LossOutput(loss, {"labelled": _share(labelled), "hit": _share(hit & labelled)}, {})
+        best = jax.nn.one_hot(jax.lax.stop_gradient(logits).mean(1).argmax(-1), len(c.classes))
+        hit = (best * targets).sum(-1) > 0
+        means = {"labelled": _share(labelled), "hit": _share(hit & labelled)}
+        return LossOutput(loss, means, {}, features.mean(1))
+
+    def targets(self, batch: Batch) -> jax.Array:
+        """Multi-hot targets float32 [B, L] of a batch: its labels, or the class of its value in the column.
+
+        Raises ValueError for a batch without them.
+        """
+        c, classes = self.config, len(self.config.classes)
+        if c.label != "labels":
+            if batch.group is None:
+                raise ValueError(f"the batch has no group columns; method.label={c.label} is one.")
+            ids = batch.group[:, c.place]
+            return jax.nn.one_hot(jnp.where(ids >= 0, jnp.asarray(c.class_of)[ids], -1), classes)
+        if batch.labels is None or batch.labels.shape[-1] != classes:
+            has = "no labels" if batch.labels is None else f"{batch.labels.shape[-1]} classes"
+            raise ValueError(f"the batch has {has}; method.classes names {classes}.")
+        return batch.labels
 
     def logits(
         self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None, unit_keys: jax.Array | None = None
     ) -> jax.Array:
         """Logits [..., L] of images [..., S, S, C]; without keys nothing is dropped, as in evaluation."""
-        features = self.features(params, images, path_keys)
+        return self.classified(params, self.features(params, images, path_keys), unit_keys)
+
+    def classified(self, params: Tree, features: jax.Array, unit_keys: jax.Array | None = None) -> jax.Array:
+        """Logits [..., L] of features [..., W]; without keys nothing is dropped."""
         logits: Any = self.head.apply({"params": params["head"]}, features, unit_keys)
         return logits
+
+    def prototypes(self, params: Tree) -> jax.Array:
+        """The last layer's weight vector of each class, [L, its width]."""
+        return params["head"]["last"]["kernel"].T
 
     def features(self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None) -> jax.Array:
         """What the head sees of images [..., S, S, C]: [..., passes * (1 or 2) * D], as `Encoder.features` has it.

@@ -1,0 +1,1 @@
+"""How well perturbations are recognised in a cell line that pretraining never saw."""
