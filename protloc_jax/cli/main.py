@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "correct": ("protloc_jax.cli.correct", "normalise and batch-correct feature tables, fitted on controls"),
     "moa": ("protloc_jax.cli.moa", "mechanism of action of a compound screen: NSC, NSCB, retrieval"),
     "background": ("protloc_jax.cli.background", "cells on other backgrounds: make them, score features of them"),
+    "de-novo": ("protloc_jax.cli.de_novo", "perturbations in a new cell line: fine-tuned or frozen, top-1 and top-5"),
     "classify": ("protloc_jax.cli.classify", "train classification heads on feature tables, score and keep them"),
     "predict": ("protloc_jax.cli.predict", "classes of new images by saved heads or a fine-tuned run"),
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from protloc_jax.devices import batch_sharding, make_mesh
 from protloc_jax.objective.graph import Nodes, graph_loss, node_means, remembered, usable_weights, with_memory
 
 P, D, TAU = 9, 5, 0.1
@@ -131,20 +130,6 @@ def test_bfloat16_features_are_worked_on_in_float32(kind):
     value = loss(f, jnp.asarray(IDS), w, kind, "released")
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, loss(f.astype(jnp.float32), jnp.asarray(IDS), w, kind, "released"), rtol=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "form"), CASES)
-def test_sharded_over_eight_devices_it_is_the_loss_of_the_global_batch(kind, form):
-    mesh = make_mesh(8, 1)
-    rng = np.random.default_rng(3)
-    f, ids = rng.standard_normal((32, D)).astype(np.float32), rng.integers(-1, P, 32)
-    w = jnp.asarray(usable_weights(weights()))
-    both = jax.value_and_grad(lambda f, ids: loss(f, ids, w, kind, form))
-    whole, grad = jax.jit(both)(f, ids)
-    split = jax.jit(both, in_shardings=batch_sharding(mesh))
-    sharded, parts = split(*jax.device_put((f, ids), batch_sharding(mesh)))
-    np.testing.assert_allclose(sharded, whole, rtol=2e-6)
-    np.testing.assert_allclose(parts, grad, rtol=1e-5, atol=1e-7)
 
 
 def test_memory_stands_in_for_absent_nodes_without_gradient():
