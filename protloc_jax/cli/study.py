@@ -55,6 +55,18 @@ STUDIES = {
 """,
         "folders below `runs`, named as the steps are, or as encoders.NAME.weights",
     ),
+    "de-novo": _Study(
+        "graphs and cell-line tokens for cell lines never seen, on RxRx1 and RxRx19a (arXiv 2507.10737)",
+        "Every pretraining method without knowledge, with cell-line tokens, with a graph of perturbations and with both, "
+        "and the controls that tell knowledge from chance, fine-tuned on a few images of each perturbation of a new "
+        "cell line and frozen, with the published numbers beside ours. OUT/de_novo.json holds every number, "
+        "OUT/de_novo.csv the table, OUT/report.html the page.",
+        """examples:
+  protloc study de-novo --config configs/study_de_novo.py screens.rxrx1.raw=rxrx1/ out=runs/de-novo
+  protloc study de-novo --config configs/study_de_novo_smoke.py
+""",
+        "folders below `runs`, named as the steps are",
+    ),
 }
 
 
@@ -114,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.devices import set_up_compilation_cache
 
     set_up_compilation_cache()
-    return {"transfer": _transfer, "ws-dino": _ws_dino, "background": _background}[args.study](args)
+    return {"transfer": _transfer, "ws-dino": _ws_dino, "background": _background, "de-novo": _de_novo}[args.study](
+        args
+    )
 
 
 def _transfer(args: argparse.Namespace) -> int:
@@ -151,3 +165,15 @@ def _background(args: argparse.Namespace) -> int:
 
     study = load_file(args.config, BackgroundStudy, [*_own(args), *args.overrides])
     return carry_out(study, run_study, write_report, name="background", execute=lambda words: main(list(words)))
+
+
+def _de_novo(args: argparse.Namespace) -> int:
+    from protloc_jax.cli.main import main
+    from protloc_jax.config import load_file
+    from protloc_jax.studies.de_novo.config import DeNovoStudy
+    from protloc_jax.studies.de_novo.report import write_report
+    from protloc_jax.studies.de_novo.run import run as run_study
+    from protloc_jax.studies.frame import carry_out
+
+    study = load_file(args.config, DeNovoStudy, args.overrides)
+    return carry_out(study, run_study, write_report, name="de_novo", execute=lambda words: main(list(words)))

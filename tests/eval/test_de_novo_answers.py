@@ -6,7 +6,7 @@ import pytest
 
 from protloc_jax.eval.de_novo.answers import answers_of, judged, read_answers, related_classes
 from protloc_jax.eval.de_novo.score import read_groups, scored
-from protloc_jax.eval.de_novo.top_k import compare, confusion_within, mean_top_k, top_k
+from protloc_jax.eval.de_novo.top_k import compare, confusion_within, pooled_top_k, top_k
 
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 # true class, scores of a..g
@@ -77,10 +77,12 @@ def test_systems_are_compared_on_the_same_queries_in_any_order_and_over_seeds():
     best = answers_of(obs, np.array([better[n][1] for n in order]), CLASSES)
     found = compare([best, answers], [answers, answers], 1)
     assert found.interval.estimate == pytest.approx((1 + 0.2) / 2 - 0.2)
-    assert mean_top_k([best, answers], 1).estimate == pytest.approx(0.6)
+    assert pooled_top_k([best, answers], 1).estimate == pytest.approx(0.6)
     fewer = answers_of(obs.iloc[:3], np.array([better[n][1] for n in order[:3]]), CLASSES)
-    with pytest.raises(ValueError, match="other images: 2 differ"):
-        compare([fewer], [answers], 1)
+    with pytest.raises(ValueError, match="entry 1: the systems were asked about other images: 2 differ"):
+        compare([answers, fewer], [answers, answers], 1)
+    with pytest.raises(ValueError, match="the same seeds: 1 and 2"):
+        compare([answers], [answers, answers], 1)
 
 
 def test_written_and_read_back_they_are_the_same(tmp_path):

@@ -62,7 +62,8 @@ def answers_of(
     """Answers by scores [N, C] of the classes about rows with metadata `obs`, whose column says what is true.
 
     Rows without a value in the column, or of a class that is not among `classes`, cannot be answered: they are left
-    out and counted in the notes. Raises ValueError for a missing column, scores that are not finite, and where nothing is left.
+    out and counted in the notes. Raises ValueError for a missing column, scores that are not finite, and where nothing
+    is left.
     """
     problems = [
         f"no column '{name}'.{nearest(name, list(map(str, obs.columns)))}"

@@ -35,32 +35,29 @@ def top_k(answers: Answers, k: int, **how: Any) -> Interval:
 
 
 def compare(first: Sequence[Answers], second: Sequence[Answers], k: int, **how: Any) -> Difference:
-    """Top-k of one system minus another's on the same queries, each the mean over its seeds; paired by group.
+    """Top-k of one system minus another's, each over several seeds, on the same queries; paired by group.
 
-    A group's hits are averaged over seeds, so that the interval is over groups and not over seeds. Raises ValueError
-    where the systems were asked other questions.
+    Entry i of both was asked the same (one draw of the shots, one seed). Queries of all entries are pooled by group, so
+    that the interval is over groups and not over seeds. Raises ValueError where the systems were asked other questions.
     """
-    return paired_difference(_over_seeds(first, k), _over_seeds(second, k, like=first[0]), share, **how)
+    if len(first) != len(second):
+        raise ValueError(f"paired systems need the same seeds: {len(first)} and {len(second)}.")
+    aligned = []
+    for number, (one, two) in enumerate(zip(first, second, strict=True)):
+        mine, other = (np.argsort(np.array(a.ids), kind="stable") for a in (one, two))
+        if not np.array_equal(np.array(one.ids)[mine], np.array(two.ids)[other]):
+            differ = sorted(set(one.ids) ^ set(two.ids))
+            raise ValueError(f"entry {number}: the systems were asked about other images: {len(differ)} differ, "
+                             f"first {differ[:3]}.")  # fmt: skip
+        aligned.append((hits(one, k)[mine], hits(two, k)[other], one.group[mine]))
+    a, b, groups = (np.concatenate(part) for part in zip(*aligned, strict=True))
+    return paired_difference(share_stats(a, groups), share_stats(b, groups), share, **how)
 
 
-def mean_top_k(seeds: Sequence[Answers], k: int, **how: Any) -> Interval:
-    """Top-k averaged over seeds, with its interval over the groups."""
-    return bootstrap(_over_seeds(seeds, k), share, **how)
-
-
-def _over_seeds(seeds: Sequence[Answers], k: int, like: Answers | None = None) -> np.ndarray:
-    """Hits, averaged over seeds, and rows of every group, [G, 2]; all must have been asked the same."""
-    like = like or seeds[0]
-    order = np.argsort(np.array(like.ids), kind="stable")
-    wanted = np.array(like.ids)[order]
-    total = np.zeros(len(wanted))
-    for one in seeds:
-        own = np.argsort(np.array(one.ids), kind="stable")
-        if not np.array_equal(np.array(one.ids)[own], wanted):
-            differ = sorted(set(one.ids) ^ set(like.ids))
-            raise ValueError(f"the systems were asked about other images: {len(differ)} differ, first {differ[:3]}.")
-        total += hits(one, k)[own]
-    return share_stats(total / len(seeds), like.group[order])
+def pooled_top_k(seeds: Sequence[Answers], k: int, **how: Any) -> Interval:
+    """Top-k over the queries of several seeds, with its interval over the groups, each drawn with all its queries."""
+    hit, groups = (np.concatenate(part) for part in zip(*((hits(a, k), a.group) for a in seeds), strict=True))
+    return bootstrap(share_stats(hit, groups), share, **how)
 
 
 def confusion_within(answers: Answers, related: np.ndarray, **how: Any) -> dict[str, Any]:
