@@ -40,8 +40,8 @@ def refuse_missing(study: DeNovoStudy) -> None:
         named |= {f"{key}.{n}.path": made.path for n, made in getattr(study, key).items()}
     named |= {f"methods.{n}.config": m.config for n, m in study.methods.items()}
     named |= {f"tunings.{n}.config": t.config for n, t in study.tunings.items()}
-    named |= {"runs": study.runs, "groups": "" if PLACE.match(study.groups) else study.groups}
-    lacking = [f"{key}={path}" for key, path in named.items() if path and not is_there(path)]
+    named |= {"runs": study.runs, "groups": study.groups}
+    lacking = [f"{key}={path}" for key, path in named.items() if path and not PLACE.match(path) and not is_there(path)]
     if lacking:
         listed = "\n  ".join(lacking)
         raise FileNotFoundError(f"{len(lacking)} of the study's inputs do not exist:\n  {listed}")
