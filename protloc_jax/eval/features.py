@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from protloc_jax.config import nearest
+from protloc_jax.data.h5ad_guard import check_h5ad, check_not_pickled
 from protloc_jax.data.manifest import capped
 from protloc_jax.eval.feature_columns import (
     FEATURE,
@@ -29,7 +30,6 @@ from protloc_jax.eval.feature_columns import (
     is_cellprofiler,
     metadata_of_foreign,
 )
-from protloc_jax.eval.h5ad_guard import check_h5ad, check_not_pickled
 
 __all__ = ["FEATURE", "FORMATS", "PREFIX", "FeatureTable", "feature_columns", "known_format", "read"]
 

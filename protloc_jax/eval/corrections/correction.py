@@ -13,8 +13,8 @@ import pandas as pd
 
 import protloc_jax
 from protloc_jax.config import nearest
+from protloc_jax.data import array_file
 from protloc_jax.data.manifest import capped, listed
-from protloc_jax.eval.corrections import archive
 from protloc_jax.eval.corrections.blocks import block_count, slices
 from protloc_jax.eval.corrections.control_rows import group_texts, row_digests, share_of
 from protloc_jax.eval.corrections.fitted import Fitted, Step, merged
@@ -73,7 +73,7 @@ class Correction:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of steps, arrays and what they were fitted on."""
-        return archive.content_digest(*self._content())
+        return array_file.content_digest(*self._content())
 
     def apply(self, table: FeatureTable, *, controls: np.ndarray | None = None, refit: Refit = "new") -> FeatureTable:
         """The table corrected, float32, with column `fitted_on` and the correction in its provenance.
@@ -132,7 +132,7 @@ class Correction:
         path = Path(path)
         if path.suffix != ".npz":
             raise ValueError(f"{path}: a correction is written to a file that ends in .npz.")
-        archive.write(path, *self._content())
+        array_file.write(path, *self._content())
         return path
 
     def _content(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -264,7 +264,7 @@ def _chain(
 
 def load(path: str | Path) -> Correction:
     """Read a correction written by `save`. Raises FileNotFoundError, or ValueError naming the file."""
-    header, arrays = archive.read(Path(path))
+    header, arrays = array_file.read(Path(path))
     try:
         if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
             raise ValueError(f"format {header.get('format')} {header.get('version')}, not {FORMAT} {FORMAT_VERSION}.")

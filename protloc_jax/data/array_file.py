@@ -15,7 +15,7 @@ import numpy as np
 from protloc_jax.data.durable import write_whole
 
 HEADER = "header"
-_TYPES = {np.dtype(t) for t in (np.float64, np.int64, np.uint64, np.uint8)}
+_TYPES = {np.dtype(t) for t in (np.float64, np.float32, np.int64, np.int32, np.uint64, np.uint8)}
 
 
 def content_digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         AttributeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{path}: not a usable file of a correction: {error}") from error
+        raise ValueError(f"{path}: not a usable file of arrays: {error}") from error
 
 
 def _array(data: bytes) -> np.ndarray:
