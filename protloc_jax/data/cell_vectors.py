@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from protloc_jax.config import nearest
+from protloc_jax.data.config import DataConfig
 from protloc_jax.data.durable import write_whole
 from protloc_jax.data.manifest import Manifest, ManifestError, capped, listed
 
@@ -147,13 +148,20 @@ def of_records(
             place[code] = cells.places([names[code]])[0]
         except CellVectorsError:
             hint = nearest(names[code], cells.names)
-            problems.append(f"cell line '{names[code]}' ({count} images) has no vector{f' in {where}' * bool(where)}."
-                            f"{hint}")
+            problems.append(
+                f"cell line '{names[code]}' ({count} images) has no vector{f' in {where}' * bool(where)}.{hint}"
+            )
     if problems:
         raise CellVectorsError(listed(problems, most=_SHOWN))
     line = np.full(len(codes), -1, np.int32)
     line[rows] = place[mine]
     return CellsOfRecords(line, cells.vectors)
+
+
+def of_split(config: DataConfig, manifest: Manifest, rows: np.ndarray | Sequence[int]) -> CellsOfRecords | None:
+    """`of_records` with the file and the column of a config; None where it names no file."""
+    path = config.cell_vectors
+    return of_records(read(path), manifest, rows, column=config.cell_line, where=path) if path else None
 
 
 def read(path: str | Path) -> CellVectors:

@@ -63,8 +63,9 @@ class VitConfig:
     cell_dim: int = opt(0, "width of the cell-line vectors; filled in from data.cell_vectors, 0 without cell tokens")
     class_token: bool = opt(True, "a class token; without one the image's vector is the mean patch token")
     position_prefix: Literal["cls", "none", "all"] = opt(
-        "cls", "tokens before the patches that the position table has rows for: class token, none, or all (cell tokens and "
-        "registers too)"
+        "cls",
+        "tokens before the patches that the position table has rows for: class token, none, or all (cell tokens and "
+        "registers too)",
     )
     mlp: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"] = opt(
         "gelu", "non-linearity of the MLP: exact, tanh or sigmoid form of GELU, or a SiLU gate (SwiGLU)"

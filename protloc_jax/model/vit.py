@@ -37,8 +37,8 @@ class Vit(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) as used by DINO; blocks are always stored stacked.
 
     Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"; its first rows are those of
-    `position_prefix`), `registers` [1, R, D] and `cells` (see `CellTokens`) when asked for, `norm_pre` where configured, `blocks` with a leading depth
-    axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
+    `position_prefix`), `cells` (see `CellTokens`) and `registers` [1, R, D] when asked for, `norm_pre` where configured,
+    `blocks` with a leading depth axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
     input channel, and `channels` [vocabulary, D] are learned vectors added to the tokens of each channel.
 
     `channel_rows`: rows of the vocabulary that images have where a call does not say; () = the first ones, in order.
@@ -70,8 +70,8 @@ class Vit(nn.Module):
         `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
         `seen` bool [..., N]: patches that may be attended to, of all channels at a place alike, at least one an image;
         the others have tokens still. ValueError with attention "cudnn".
-        `cell_line` [..., d], with cell tokens and only then: the vector of each image's cell line, with the leading axes
-        of the images or the first of them ([B, d] for images [B, V, H, W, C]).
+        `cell_line` [..., d], with cell tokens and only then: the vector of each image's cell line, with the leading
+        axes of the images or the first of them ([B, d] for images [B, V, H, W, C]).
         """
         config = self.config
         depth = config.shape.depth
