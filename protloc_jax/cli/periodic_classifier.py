@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from protloc_jax.channels import ChannelSet
-from protloc_jax.cli.periodic_rows import over_rows, some_rows
+from protloc_jax.cli.periodic_rows import cells_of, over_rows, some_rows
 from protloc_jax.data.read import Records
 from protloc_jax.devices import batch_sharding, replicated
 from protloc_jax.eval.scores import accuracy, decide, macro_f1, mean_average_precision
@@ -52,13 +52,22 @@ class PeriodicClassifier:
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
         of_logits = jax.nn.softmax if method.config.loss == "cross_entropy" else jax.nn.sigmoid
 
-        def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return of_logits(method.logits(params, prepare(images, how))), good
+        def encode(
+            params: Any, images: jax.Array, good: jax.Array, lines: jax.Array | None
+        ) -> tuple[jax.Array, jax.Array]:
+            return of_logits(method.logits(params, prepare(images, how), cell_line=lines)), good
 
         by_example = batch_sharding(mesh)
-        self.encode = jax.jit(encode, in_shardings=(None, by_example, by_example), out_shardings=replicated(mesh))
+        shardings = (None, by_example, by_example, by_example)
+        self.encode = jax.jit(encode, in_shardings=shardings, out_shardings=replicated(mesh))
         self.over_rows = partial(
-            over_rows, records, self.rows, channels=channels.names, mesh=mesh, tolerant=experiment.data.tolerant
+            over_rows,
+            records,
+            self.rows,
+            channels=channels.names,
+            mesh=mesh,
+            tolerant=experiment.data.tolerant,
+            cells=cells_of(experiment, records, self.rows),
         )
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from protloc_jax.channels import ChannelSet
-from protloc_jax.cli.periodic_rows import over_rows, some_rows
+from protloc_jax.cli.periodic_rows import cells_of, over_rows, some_rows
 from protloc_jax.data.read import Records
 from protloc_jax.devices import batch_sharding, replicated
 from protloc_jax.eval.knn import knn_scores
@@ -70,17 +70,25 @@ class PeriodicKnn:
         how = PrepareConfig(normalisation=normalisation_of(experiment.views, channels), resize=side, crop=side)
         vit, plan = Vit(experiment.model, channel_rows(experiment.model, channels)), trained_plan(experiment, channels)
 
-        def encode(params: Any, images: jax.Array, good: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def encode(
+            params: Any, images: jax.Array, good: jax.Array, lines: jax.Array | None
+        ) -> tuple[jax.Array, jax.Array]:
             images = prepare(images, how)
             if plan is not None:  # one pass, as a method with a teacher trains through it
                 images = arranged(images, plan, channels)[..., 0, :, :, :]
-            output: Any = vit.apply({"params": params}, images)
+            output: Any = vit.apply({"params": params}, images, cell_line=lines)
             return output.cls, good
 
         by_example = batch_sharding(mesh)
-        self.encode = jax.jit(encode, in_shardings=(None, by_example, by_example), out_shardings=replicated(mesh))
+        shardings = (None, by_example, by_example, by_example)
+        self.encode = jax.jit(encode, in_shardings=shardings, out_shardings=replicated(mesh))
         self.over_rows = partial(
-            over_rows, records, channels=channels.names, mesh=mesh, tolerant=experiment.data.tolerant
+            over_rows,
+            records,
+            channels=channels.names,
+            mesh=mesh,
+            tolerant=experiment.data.tolerant,
+            cells=cells_of(experiment, records, np.union1d(self.bank, self.queries)),
         )
 
     @property

@@ -192,7 +192,8 @@ def _facts(loader: Loader) -> DataFacts:
     from protloc_jax.train.resume import DataFacts
 
     info = loader.info
-    return DataFacts(loader.n, loader.channels, info.um_per_pixel, info.name, loader.digest)
+    cells = loader.cell_vectors.digest if loader.cell_vectors is not None else ""
+    return DataFacts(loader.n, loader.channels, info.um_per_pixel, info.name, loader.digest, cells)
 
 
 def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float:
@@ -219,6 +220,11 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
     kind = mesh.devices.flat[0].device_kind
     say(f"config         {Path(experiment.run.out) / CONFIG_FILE}")
     say(f"data           {loader.info.name or experiment.data.records}: {loader.n} images; channels {channels}")
+    if model.cell_tokens:
+        say(
+            f"cell lines     {model.cell_tokens} token(s) of vectors of width {model.cell_dim}: {experiment.data.cell_vectors} "
+            f"({len(loader.cell_vectors.names) if loader.cell_vectors else 0} lines), by '{experiment.data.cell_line}'"
+        )
     say(f"parameters     {sizes}")
     say(f"tokens         {tokens} an image; {flops / 1e9:.4g} GFLOP a step and image")
     say(

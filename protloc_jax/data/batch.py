@@ -17,7 +17,8 @@ class Batch(NamedTuple):
     partner    [B, H, W, C], another image of the same group, or None
     donor      [B, H, W, C], any other image, whose background the cell may get, or None
     mask       [B, H, W] uint8 (1 = the cell, 2 = others where records tell them apart), or None
-    cell_line  [B] int32 index into a table of cell-line vectors, or None
+    cell_line  [B, d] float32, the vector of each image's cell line (the vector itself, so that a line never trained on
+               is just another vector), or None
     substituted [B] bool: a damaged record was replaced in this example, or None where damage stops the run
     """
 

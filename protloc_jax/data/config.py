@@ -60,6 +60,12 @@ class DataConfig:
         "cell on (views.background.swap)",
     )
     mask: bool = opt(False, "also load the cell masks")
+    cell_vectors: str = opt(
+        "",
+        "CSV cell_line,v1,v2,... with a vector of every cell line, for the cell tokens of the model "
+        "(model.cell_tokens); empty = none",
+    )
+    cell_line: str = opt("cell_line", "group column that names the cell line of an image, with cell_vectors")
     tolerant: bool = opt(False, "damaged records: stop at the first (false), or substitute, count and list them (true)")
     max_bad: float = opt(0.001, "with tolerant: largest share of the split that may be damaged before the run stops")
     verify: Literal["none", "open"] = opt(
@@ -92,6 +98,10 @@ class DataConfig:
                 problems.append("balance=weak_label: needs weak_label.")
         elif self.partner_from == self.weak_label:
             problems.append(f"partner_from={self.partner_from}: partners share it, for it is the weak label.")
+        if self.cell_line != "cell_line" and not self.cell_vectors:
+            problems.append(f"cell_line={self.cell_line}: means nothing without cell_vectors.")
+        if self.cell_vectors and not self.cell_line:
+            problems.append("cell_line is empty: name the column that has the cell line of an image.")
         if self.split_name and not self.split_file:
             problems.append(f"split_name={self.split_name}: needs split_file.")
         if not 0 <= self.max_bad < 1:

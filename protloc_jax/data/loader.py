@@ -14,6 +14,8 @@ from protloc_jax.config import ConfigError, nearest
 from protloc_jax.data import read
 from protloc_jax.data import split_file as split_files
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.cell_vectors import CellsOfRecords, CellVectors, CellVectorsError, of_records
+from protloc_jax.data.cell_vectors import read as read_cell_vectors
 from protloc_jax.data.config import DataConfig
 from protloc_jax.data.damage import NOTHING, Damage, Met, named, refuse_too_many
 from protloc_jax.data.durable import sha256
@@ -64,7 +66,8 @@ class Loader:
         self._records, self.digest = open_split(config)
         records = self._records
         self.config, self.info, self.global_batch, self.start = config, records.info, global_batch, start
-        self._chosen, rows, balance, weak = _resolve(config, records)
+        self.cell_vectors = read_cell_vectors(config.cell_vectors) if config.cell_vectors else None
+        self._chosen, rows, balance, weak, cells = _resolve(config, records, self.cell_vectors)
         _check_sizes(global_batch, process_index, process_count, start, len(rows), config)
         self._weak_labels = weak
         self.sampler = Sampler(
@@ -78,7 +81,7 @@ class Loader:
             fallback=config.partner_fallback,
         )
         self.channels = self.info.channel_set.subset(config.channels)
-        tables = Tables.of(records.manifest)
+        tables = Tables.of(records.manifest, cells)
         self.group_names = tables.group_names
         left = self.n - start % self.n
         self.dropped = 0 if repeat else left % global_batch
@@ -311,12 +314,14 @@ def open_split(config: DataConfig) -> tuple[read.Records, str]:
     return records, f"{records.info.digest} split {split.digest} {config.split_name}".rstrip()
 
 
-def _resolve(config: DataConfig, records: read.Records):
-    """(channel indices, rows of the split, balance table, weak labels); ConfigError names every key that fits not."""
+def _resolve(config: DataConfig, records: read.Records, vectors: CellVectors | None):
+    """(channel indices, rows of the split, balance table, weak labels, cell lines); ConfigError names every key that
+    fits not."""
     manifest, problems = records.manifest, []
     chosen, rows = tuple(range(len(records.info.channels))), np.arange(0)
     balance: np.ndarray | None = None
     weak: WeakLabels | None = None
+    cells: CellsOfRecords | None = None
     try:
         if config.channels:
             chosen = records.info.channel_set.select(config.channels)
@@ -343,9 +348,14 @@ def _resolve(config: DataConfig, records: read.Records):
                 problems.append(f"data.balance: no example of the split has a value in '{config.balance_column}'.")
         weak, more = weak_labels(config, manifest, rows)
         problems += more
+        if vectors is not None:
+            try:
+                cells = of_records(vectors, manifest, rows, column=config.cell_line, where=config.cell_vectors)
+            except CellVectorsError as error:
+                problems.append(f"data.cell_vectors: {error}")
     if problems:
         raise ConfigError(f"{config.records}: {listed(problems)}")
-    return chosen, rows, balance, weak
+    return chosen, rows, balance, weak, cells
 
 
 def _check_sizes(

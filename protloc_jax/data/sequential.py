@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.cell_vectors import CellsOfRecords
 from protloc_jax.data.damage import named
 from protloc_jax.data.info import RecordsError
 from protloc_jax.data.manifest import capped, listed
@@ -21,6 +22,7 @@ def sequential(
     *,
     channels: Sequence[str] = (),
     mask: bool = False,
+    cells: CellsOfRecords | None = None,
     threads: int = 2,
     prefetch: int = 2,
     on_bad: Callable[[int, str], None] | None = None,
@@ -28,7 +30,7 @@ def sequential(
     """Batches of the records `rows`, in that order, each once, with a bool array [batch] that is False for padding.
 
     The last batch is filled up by repeating the last row, so that every batch has one shape; `example` is
-    (0, record). Closing the iterator stops its threads. A damaged record raises RecordsError naming shard, row and id;
+    (0, record), `cell_line` the vector that `cells` has for the record. Closing the iterator stops its threads. A damaged record raises RecordsError naming shard, row and id;
     with `on_bad`, that is called instead with (record, reason) and the place is zero and False like padding: nothing
     ever stands in for it. Raises RecordsError for rows that do not exist, ValueError for unknown channels.
     """
@@ -41,7 +43,7 @@ def sequential(
     chosen = records.info.channel_set.select(channels) if channels else range(len(records.info.channels))
     if mask and not records.info.has_mask:
         raise RecordsError(f"{records.directory}: these records have no masks.")
-    return _batches(records, _Rows(rows, batch), chosen, mask, threads, prefetch, on_bad)
+    return _batches(records, _Rows(rows, batch), chosen, mask, cells, threads, prefetch, on_bad)
 
 
 def _batches(
@@ -49,13 +51,14 @@ def _batches(
     order: _Rows,
     chosen: Sequence[int],
     mask: bool,
+    cells: CellsOfRecords | None,
     threads: int,
     prefetch: int,
     on_bad: Callable[[int, str], None] | None,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     if not len(order):
         return
-    source = ExampleSource(records, order, Tables.of(records.manifest), chosen, mask=mask)
+    source = ExampleSource(records, order, Tables.of(records.manifest, cells), chosen, mask=mask)
     iterator = pipeline(source, threads=threads, workers=0, prefetch=prefetch)
     try:
         for number, (found, damage) in enumerate(iterator):

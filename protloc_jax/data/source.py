@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.cell_vectors import CellsOfRecords
 from protloc_jax.data.codec import DTYPES
 from protloc_jax.data.damage import NOTHING, Damage, Role
 from protloc_jax.data.follow_parent import follow_parent
@@ -58,18 +59,19 @@ class Delivered(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """What the manifest adds to a batch: labels [N, L] float32 and group ids [N, G] int32, or None."""
+    """What stands beside the images: labels [N, L] float32, group ids [N, G] int32, cell-line vectors; or None."""
 
     labels: np.ndarray | None
     groups: np.ndarray | None
     group_names: dict[str, tuple[str, ...]]
+    cells: CellsOfRecords | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Tables:
+    def of(cls, manifest: Manifest, cells: CellsOfRecords | None = None) -> Tables:
         labels = manifest.multi_hot() if manifest.label_names else None
         columns = {column: manifest.group_ids(column) for column in manifest.group_columns}
         groups = np.stack([ids for ids, _ in columns.values()], axis=1).astype(np.int32) if columns else None
-        return cls(labels, groups, {column: names for column, (_, names) in columns.items()})
+        return cls(labels, groups, {column: names for column, (_, names) in columns.items()}, cells)
 
 
 class _Filling:
@@ -235,6 +237,7 @@ def finished(elements: Sequence[tuple[_Filling, Tables]]) -> Delivered:
         partner=filling.partner,
         donor=filling.donor,
         mask=filling.mask,
+        cell_line=None if tables.cells is None else tables.cells.at(record),
         substituted=filling.substituted,
     )
     return Delivered(batch, tuple(sorted(filling.damage)))

@@ -20,7 +20,7 @@ from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weights, steps_in
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.initial import began_with, with_rows_of
+from protloc_jax.train.initial import CELLS, began_with, with_rows_of
 from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
@@ -88,13 +88,19 @@ def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> E
         }
         model = from_mapping(Experiment, meta["config"]).model
         backbone, _ = with_rows_of(model, began.items[meta["init"]["which"]]["backbone"], began.meta)
+        if model.cell_tokens and CELLS not in backbone:
+            backbone = {**backbone, CELLS: _drawn(meta, from_mapping(Experiment, meta["config"]).run.seed)[CELLS]}
         return _encoder(backbone, meta, size, facts)
-    experiment = from_mapping(Experiment, meta["config"])
-    seed = experiment.run.seed if seed is None else seed
-    state = init_state(experiment, ChannelSet(meta["channels"]), jax.random.key(seed))
-    params = jax.tree.map(np.asarray, state.params["backbone"])
+    seed = from_mapping(Experiment, meta["config"]).run.seed if seed is None else seed
     facts = {"weights": f"untrained, seed {seed}", "which": "initial", "examples_seen": 0}
-    return _encoder(params, meta, size, facts)
+    return _encoder(_drawn(meta, seed), meta, size, facts)
+
+
+def _drawn(meta: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The backbone as a run of these settings draws it from a seed."""
+    experiment = from_mapping(Experiment, meta["config"])
+    state = init_state(experiment, ChannelSet(meta["channels"]), jax.random.key(seed))
+    return jax.tree.map(np.asarray, state.params["backbone"])
 
 
 def _foreign(path: str | Path, which: str, size: Size, options: Mapping[str, Any]) -> Encoder:
@@ -153,9 +159,22 @@ def _encoder(params: Any, meta: dict[str, Any], size: Size, facts: dict[str, Any
             "experiment": experiment.name,
             "channels": str(channels),
             **wiring,
+            **_of_cells(experiment, meta),
             "image_size": prepare.crop or "native",
         },
     )
+
+
+def _of_cells(experiment: Experiment, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model with cell tokens was trained on: the table of vectors, its digest, and the column of lines."""
+    if not experiment.model.cell_tokens:
+        return {}
+    return {
+        "cell_tokens": experiment.model.cell_tokens,
+        "trained_cell_vectors": experiment.data.cell_vectors,
+        "trained_cell_vectors_sha256": meta.get("data", {}).get("cell_vectors", ""),
+        "trained_cell_line": experiment.data.cell_line,
+    }
 
 
 def _sized(prepare: PrepareConfig, size: Size) -> PrepareConfig:

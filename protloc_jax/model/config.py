@@ -57,9 +57,15 @@ class VitConfig:
     heads: int = opt(0, "attention heads; 0 = from size")
     mlp_ratio: float = opt(0.0, "hidden width of the MLP over token width; 0 = from size (4)")
     registers: int = opt(0, "extra tokens without an image patch (Darcet et al. 2023)")
+    cell_tokens: int = opt(
+        0, "tokens made of the vector of the image's cell line (data.cell_vectors), after the class token; 0 = none"
+    )
+    cell_dim: int = opt(0, "width of the cell-line vectors; filled in from data.cell_vectors, 0 without cell tokens")
     class_token: bool = opt(True, "a class token; without one the image's vector is the mean patch token")
     position_prefix: Literal["cls", "none", "all"] = opt(
-        "cls", "tokens before the patches that the position table has rows for: class token, none, or registers too"
+        "cls",
+        "tokens before the patches that the position table has rows for: class token, none, or all (cell tokens and "
+        "registers too)",
     )
     mlp: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"] = opt(
         "gelu", "non-linearity of the MLP: exact, tanh or sigmoid form of GELU, or a SiLU gate (SwiGLU)"
@@ -94,7 +100,7 @@ class VitConfig:
         for name in ("patch", "channels", "image_size"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)}: must be at least 1.")
-        for name in ("dim", "depth", "heads", "mlp_ratio", "registers", "layerscale"):
+        for name in ("dim", "depth", "heads", "mlp_ratio", "registers", "layerscale", "cell_tokens", "cell_dim"):
             if getattr(self, name) < 0:
                 problems.append(f"{name}={getattr(self, name)}: must not be negative.")
         if self.size == "custom":
@@ -108,7 +114,7 @@ class VitConfig:
         problems += self._channel_problems()
         if self.norm_eps <= 0:
             problems.append(f"norm_eps={self.norm_eps}: must be above 0.")
-        if self.position_prefix == "all" and not self.registers and not self.class_token:
+        if self.position_prefix == "all" and not self.prefix:
             problems.append("position_prefix='all': there is no token before the patches.")
         if self.patch > self.image_size >= 1:
             problems.append(f"patch={self.patch} is larger than image_size={self.image_size}.")
@@ -141,8 +147,8 @@ class VitConfig:
 
     @property
     def prefix(self) -> int:
-        """Tokens before the patches: the class token and the registers."""
-        return self.class_token + self.registers
+        """Tokens before the patches: the class token, the cell tokens and the registers, in that order."""
+        return self.class_token + self.cell_tokens + self.registers
 
     @property
     def positioned(self) -> int:

@@ -90,16 +90,24 @@ class Encoder:
         """What a channel plan fills: the vocabulary, or of a model with slots `channels` (before it has a plan)."""
         return self.channels if self.config.stem == "joint" else entries(self.config.channel_names)
 
-    def encode(self, images: np.ndarray | jax.Array, masks: np.ndarray | jax.Array | None = None) -> Encoded:
+    def encode(
+        self,
+        images: np.ndarray | jax.Array,
+        masks: np.ndarray | jax.Array | None = None,
+        *,
+        cell_lines: np.ndarray | jax.Array | None = None,
+    ) -> Encoded:
         """Encode raw images [B, H, W, C] (uint8, uint16, or floats in [0, 1]), channels as `self.channels`.
 
-        `masks` [B, H, W], 1 = the cell, 2 = other cells, 0 = no cell: needed after `for_cells`, else not used. Raises
-        ValueError for another number of channels, and naming the place of every image whose cell is not in it. One
-        program is compiled for each image shape and kind.
+        `masks` [B, H, W], 1 = the cell, 2 = other cells, 0 = no cell: needed after `for_cells`, else not used.
+        `cell_lines` [B, d], the vector of each image's cell line: with cell tokens, and only then. Raises ValueError for
+        another number of channels, for vectors that are missing or not wanted, and naming the place of every image
+        whose cell is not in it. One program is compiled for each image shape and kind.
         """
+        lines = self._lines(images, cell_lines)
         images, seen, _ = self._shown(images, masks)
         config = self.cells.network(self.config)
-        parts = [_encode(config, how, self.params, x, ids, seen) for x, how, ids in self._passes(images)]
+        parts = [_encode(config, how, self.params, x, ids, seen, lines) for x, how, ids in self._passes(images)]
         if len(parts) == 1:
             return parts[0]
         return Encoded(*(jnp.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
@@ -111,6 +119,7 @@ class Encoder:
         *,
         layers: int = 1,
         pooling: Pooling = "cls",
+        cell_lines: np.ndarray | jax.Array | None = None,
     ) -> jax.Array:
         """One vector an image, [B, P * layers * (1 or 2) * D], pooled on the device.
 
@@ -118,38 +127,55 @@ class Encoder:
         pooling  "cls": the class token (of a model without one, its own mean vector); "mean": the mean patch token;
                  "centre": the mean patch token weighted by the share of each patch that the cell covers, which needs
                  `masks` (as `encode` takes them); "cls+mean", "cls+centre": both, in that order, per block
+        cell_lines as for `encode`
         Passes of the channel plan come first in the order of concatenation. Raises ValueError for what does not exist.
         """
         if pooling not in POOLINGS:
             raise ValueError(f"pooling='{pooling}': not one of {', '.join(POOLINGS)}.{nearest(pooling, POOLINGS)}")
         if not 1 <= layers <= self.config.shape.depth:
             raise ValueError(f"layers={layers}: the model has {self.config.shape.depth} blocks.")
+        lines = self._lines(images, cell_lines)
         images, seen, shares = self._shown(images, masks, centre="centre" in pooling)
         config = self.cells.network(self.config)
         made = [
-            _features(config, how, layers, pooling, self.params, x, ids, seen, shares)
+            _features(config, how, layers, pooling, self.params, x, ids, seen, shares, lines)
             for x, how, ids in self._passes(images)
         ]
         return jnp.concatenate(made, axis=-1)
 
-    def attention(self, images: np.ndarray | jax.Array, *, by_channel: bool = False) -> np.ndarray:
+    def attention(
+        self,
+        images: np.ndarray | jax.Array,
+        *,
+        by_channel: bool = False,
+        cell_lines: np.ndarray | jax.Array | None = None,
+    ) -> np.ndarray:
         """Attention of the class token to the patches in the last block, [B, P, heads, h, w], P passes.
 
-        Each map sums to less than 1: the rest goes to the class token itself and to registers. With tokens of every
-        channel it is the sum over the channels at a place; `by_channel` gives them apart, [B, P, heads, C, h, w].
+        Each map sums to less than 1: the rest goes to the class token itself, to cell tokens and to registers. With
+        tokens of every channel it is the sum over the channels at a place; `by_channel` gives them apart,
+        [B, P, heads, C, h, w]. `cell_lines` as for `encode`.
         Raises ValueError without a class token, and for channels of a model that has no tokens of theirs, or of passes
         that read different numbers of them.
         """
-        return self._maps(_attention, images, by_channel)
+        return self._maps(_attention, images, by_channel, cell_lines)
 
-    def rollout(self, images: np.ndarray | jax.Array, *, by_channel: bool = False) -> np.ndarray:
+    def rollout(
+        self,
+        images: np.ndarray | jax.Array,
+        *,
+        by_channel: bool = False,
+        cell_lines: np.ndarray | jax.Array | None = None,
+    ) -> np.ndarray:
         """Attention rollout from the class token to the patches, [B, P, h, w]: what flows through all blocks.
 
-        `by_channel`, sums and errors as for `attention`; [B, P, C, h, w]. Source: `model.rollout`.
+        `by_channel`, `cell_lines`, sums and errors as for `attention`; [B, P, C, h, w]. Source: `model.rollout`.
         """
-        return self._maps(_rollout, images, by_channel)
+        return self._maps(_rollout, images, by_channel, cell_lines)
 
-    def _maps(self, of_pass: Callable[..., jax.Array], images: np.ndarray | jax.Array, by_channel: bool) -> np.ndarray:
+    def _maps(
+        self, of_pass: Callable[..., jax.Array], images: np.ndarray | jax.Array, by_channel: bool, cell_lines: Any
+    ) -> np.ndarray:
         """Maps [..., C, h, w] of every pass side by side on axis 1, summed over C unless `by_channel`."""
         self._check(images)
         if self.cells.needs_masks:
@@ -160,7 +186,10 @@ class Encoder:
             raise ValueError("by_channel: a token of this model (stem='joint') shows all channels.")
         if by_channel and len({len(reading.rows) for reading, _ in self._readings()}) > 1:
             raise ValueError("by_channel: the passes of the channel plan read different numbers of channels.")
-        maps = [np.asarray(of_pass(self.config, how, self.params, x, ids)) for x, how, ids in self._passes(images)]
+        lines = self._lines(images, cell_lines)
+        maps = [
+            np.asarray(of_pass(self.config, how, self.params, x, ids, lines)) for x, how, ids in self._passes(images)
+        ]
         return np.stack(maps if by_channel else [of_one.sum(-3) for of_one in maps], axis=1)
 
     def with_plan(self, plan: ChannelPlan, channels: ChannelSet) -> Encoder:
@@ -232,6 +261,22 @@ class Encoder:
             images = only_cell(images, masks, self.cells.input)
         return images, shares > self.cells.min_share if self.cells.attend == "cell" else None, shares
 
+    def _lines(self, images: Any, cell_lines: Any) -> jax.Array | None:
+        """The cell-line vectors [B, d], checked; None for a model without cell tokens."""
+        self._check(images)
+        wanted = (len(images), self.config.cell_dim)
+        if not self.config.cell_tokens:
+            if cell_lines is not None:
+                raise ValueError("cell_lines were given, and these weights have no cell tokens (model.cell_tokens=0).")
+            return None
+        if cell_lines is None or np.shape(cell_lines) != wanted:
+            found = "none were given" if cell_lines is None else f"these have shape {np.shape(cell_lines)}"
+            raise ValueError(
+                f"these weights have {self.config.cell_tokens} cell token(s) and need the vector of each image's cell "
+                f"line, cell_lines {list(wanted)}; {found}."
+            )
+        return jnp.asarray(cell_lines)
+
     def _passes(self, images: Any) -> list[tuple[Any, PrepareConfig, jax.Array | None]]:
         """Per pass the model's input, how it is prepared, and which rows of the vocabulary its channels have."""
         if self.config.stem == "joint":
@@ -266,8 +311,11 @@ def _encode(
     images: jax.Array,
     ids: jax.Array | None,
     seen: jax.Array | None,
+    lines: jax.Array | None,
 ) -> Encoded:
-    output: Any = Vit(config).apply({"params": params}, prepare(images, how), channel_ids=ids, seen=seen)
+    output: Any = Vit(config).apply(
+        {"params": params}, prepare(images, how), channel_ids=ids, seen=seen, cell_line=lines
+    )
     return Encoded(output.cls, output.patches)
 
 
@@ -282,10 +330,13 @@ def _features(
     ids: jax.Array | None,
     seen: jax.Array | None,
     shares: jax.Array | None,
+    lines: jax.Array | None,
 ) -> jax.Array:
     wanted = tuple(range(-layers, 0)) if layers > 1 else ()
     prepared = prepare(images, how)
-    output: Any = Vit(config).apply({"params": params}, prepared, layers=wanted, channel_ids=ids, seen=seen)
+    output: Any = Vit(config).apply(
+        {"params": params}, prepared, layers=wanted, channel_ids=ids, seen=seen, cell_line=lines
+    )
     parts = []
     for cls, patches in output.layers or [(output.cls, output.patches)]:
         pooled = {"cls": cls, "mean": patches.mean(-2)}
@@ -297,19 +348,31 @@ def _features(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _attention(
-    config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None
+    config: VitConfig,
+    how: PrepareConfig,
+    params: Any,
+    images: jax.Array,
+    ids: jax.Array | None,
+    lines: jax.Array | None,
 ) -> jax.Array:
     """[B, heads, C, h, w], C = 1 where a token shows all channels."""
     prepared = prepare(images, how)
-    output: Any = Vit(config).apply({"params": params}, prepared, attention=True, channel_ids=ids)
+    output: Any = Vit(config).apply({"params": params}, prepared, attention=True, channel_ids=ids, cell_line=lines)
     return _on_grid(config, output.attention[..., 0, :], prepared)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _rollout(config: VitConfig, how: PrepareConfig, params: Any, images: jax.Array, ids: jax.Array | None) -> jax.Array:
+def _rollout(
+    config: VitConfig,
+    how: PrepareConfig,
+    params: Any,
+    images: jax.Array,
+    ids: jax.Array | None,
+    lines: jax.Array | None,
+) -> jax.Array:
     """[B, C, h, w], C = 1 where a token shows all channels."""
     prepared = prepare(images, how)
-    output: Any = Vit(config).apply({"params": params}, prepared, block_inputs=True, channel_ids=ids)
+    output: Any = Vit(config).apply({"params": params}, prepared, block_inputs=True, channel_ids=ids, cell_line=lines)
     return _on_grid(config, rollout(config, params["blocks"], output.block_inputs), prepared)
 
 

@@ -38,7 +38,8 @@ def vit_flops(config: VitConfig, size: int) -> int:
     linear = tokens * dim * (4 * dim + maps * hidden)
     attention = 2 * tokens * tokens * dim
     stem = math.prod(config.grid(size, size)) * config.patch**2 * config.channels * dim
-    return 2 * (depth * (linear + attention) + stem)
+    cells = config.cell_tokens * config.cell_dim * dim
+    return 2 * (depth * (linear + attention) + stem + cells)
 
 
 def dino_head_flops(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from protloc_jax.model.block import KEPT, Block
+from protloc_jax.model.cell_tokens import CellTokens, checked_vectors
 from protloc_jax.model.channel_tokens import ChannelIds, channel_planes, mean_of_channels, row_ids, visible_tokens
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.droppath import branch_gains
@@ -36,8 +37,8 @@ class Vit(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) as used by DINO; blocks are always stored stacked.
 
     Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"; its first rows are those of
-    `position_prefix`), `registers` [1, R, D] when asked for, `norm_pre` where configured, `blocks` with a leading depth
-    axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
+    `position_prefix`), `cells` (see `CellTokens`) and `registers` [1, R, D] when asked for, `norm_pre` where configured,
+    `blocks` with a leading depth axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
     input channel, and `channels` [vocabulary, D] are learned vectors added to the tokens of each channel.
 
     `channel_rows`: rows of the vocabulary that images have where a call does not say; () = the first ones, in order.
@@ -58,6 +59,7 @@ class Vit(nn.Module):
         channel_ids: ChannelIds | None = None,
         present: jax.Array | None = None,
         seen: jax.Array | None = None,
+        cell_line: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
@@ -68,12 +70,15 @@ class Vit(nn.Module):
         `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
         `seen` bool [..., N]: patches that may be attended to, of all channels at a place alike, at least one an image;
         the others have tokens still. ValueError with attention "cudnn".
+        `cell_line` [..., d], with cell tokens and only then: the vector of each image's cell line, with the leading
+        axes of the images or the first of them ([B, d] for images [B, V, H, W, C]).
         """
         config = self.config
         depth = config.shape.depth
         wanted = _layer_numbers(layers, depth)
         present = self._presence(images, channel_ids, present)
-        x = self._tokens(images, channel_ids, present)
+        cell_line = checked_vectors(config, images, cell_line, initialising=self.is_initializing())
+        x = self._tokens(images, channel_ids, present, cell_line)
         visible = None
         if present is not None:
             visible = visible_tokens(present, (x.shape[-2] - config.prefix) // present.shape[-1], config.prefix)
@@ -130,7 +135,7 @@ class Vit(nn.Module):
         if config.stem == "channels":
             patches = mean_of_channels(patches, channels, present)
         cls = of_mean(patches.mean(-2)) if config.mean_pooled else x[..., 0, :]
-        return cls, patches, x[..., int(config.class_token) : prefix, :]
+        return cls, patches, x[..., prefix - config.registers : prefix, :]
 
     def _visible_places(self, seen: jax.Array, images: jax.Array) -> jax.Array:
         """Which tokens [..., T] may be attended to, given which patches; those before the patches always."""
@@ -158,8 +163,14 @@ class Vit(nn.Module):
             raise ValueError(f"present is {present.dtype}{present.shape}; images {images.shape} need bool{wanted}.")
         return present
 
-    def _tokens(self, images: jax.Array, channel_ids: ChannelIds | None, present: jax.Array | None) -> jax.Array:
-        """Class token, registers and patch tokens with positions, [..., T, D] in the compute dtype."""
+    def _tokens(
+        self,
+        images: jax.Array,
+        channel_ids: ChannelIds | None,
+        present: jax.Array | None,
+        cell_line: jax.Array | None,
+    ) -> jax.Array:
+        """Class token, cell tokens, registers and patch tokens with positions, [..., T, D] in the compute dtype."""
         config = self.config
         dim, grid = config.shape.dim, config.table_grid
         dtype = compute_dtype(config.dtype)
@@ -180,11 +191,13 @@ class Vit(nn.Module):
         table = None
         if config.position != "none":
             table = self.param("pos", trunc_normal, (1, config.positioned + grid * grid, dim))
+        if cell_line is not None:
+            parts.append(CellTokens(config.cell_tokens, dim, name="cells")(cell_line))
         if config.registers:
             parts.append(self.param("registers", trunc_normal, (1, config.registers, dim))[0])
         wide = at_least_float32(patches, *parts)
         patches, parts = patches.astype(wide), [part.astype(wide) for part in parts]
-        prefix = jnp.concatenate(parts) if parts else None
+        prefix = _side_by_side(parts) if parts else None
         if by_channel:
             ids = row_ids(config, channels, channel_ids if channel_ids is not None else self.channel_rows or None)
             learned = self.param("channels", trunc_normal, (len(config.channel_names), dim))
@@ -194,14 +207,14 @@ class Vit(nn.Module):
             position = resize_table(table, config.position, config.patch, height, width, prefix=rows)[0].astype(wide)
             patches = patches + position[rows:]
             if prefix is not None and rows:
-                prefix = jnp.concatenate([prefix[:rows] + position[:rows], prefix[rows:]])
+                prefix = jnp.concatenate([prefix[..., :rows, :] + position[:rows], prefix[..., rows:, :]], axis=-2)
         if present is not None:  # hidden ones could hold anything, also what is not a number
             patches = jnp.where(present[..., None, None], patches, 0)
         if by_channel:
             patches = patches.reshape(*images.shape[:-3], -1, dim)
         tokens = patches
         if prefix is not None:
-            prefix = jnp.broadcast_to(prefix, (*patches.shape[:-2], *prefix.shape))
+            prefix = jnp.broadcast_to(prefix, (*patches.shape[:-2], *prefix.shape[-2:]))
             tokens = jnp.concatenate([prefix, patches], axis=-2)
         if config.pre_norm:
             tokens = LayerNorm(config.norm_eps, name="norm_pre")(tokens)
@@ -211,6 +224,12 @@ class Vit(nn.Module):
 def as_it_is(x: jax.Array) -> jax.Array:
     """No norm."""
     return x
+
+
+def _side_by_side(parts: list[jax.Array]) -> jax.Array:
+    """Tokens [..., n, D] one after another; those that are the same for every image go with each."""
+    leading = max((part.shape[:-2] for part in parts), key=len)
+    return jnp.concatenate([jnp.broadcast_to(part, (*leading, *part.shape[-2:])) for part in parts], axis=-2)
 
 
 def _rematerialised(config: VitConfig) -> type[Block]:

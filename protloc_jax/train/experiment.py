@@ -140,7 +140,7 @@ class Experiment:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        refuse(_unpaired(self) + _without_cells(self))
+        refuse(_unpaired(self) + _without_cells(self) + _of_several_lines(self))
 
 
 def _unpaired(experiment: Experiment) -> list[str]:
@@ -174,6 +174,17 @@ def _without_cells(experiment: Experiment) -> list[str]:
     if data.donor != "none" and not background.swap:
         problems.append(f"data.donor={data.donor}: donors would be read and not looked at; set views.background.swap.")
     return problems
+
+
+def _of_several_lines(experiment: Experiment) -> list[str]:
+    """Why cell tokens cannot be trained in these pairs."""
+    label, tokens = experiment.data.weak_label, experiment.model.cell_tokens
+    if not label or not tokens:
+        return []
+    return [
+        f"model.cell_tokens={tokens}: with data.weak_label={label} local crops come from a partner, which may be of "
+        "another cell line than the image whose vector they would be given; use one of the two."
+    ]
 
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ in the record of each of its checkpoints, with the digest of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from protloc_jax.train.experiment import Experiment, InitConfig
 from protloc_jax.train.state import TrainState, init_state
 
 ITEMS = ("params", "teacher", "buffers")
+CELLS = "cells"  # the backbone's part that makes cell tokens
 
 
 class WeightsDoNotFit(ValueError):
@@ -49,6 +50,7 @@ class Initial(NamedTuple):
     record    goes into the meta record of every checkpoint, JSON-able: weights, checkpoint, step, sha256, which, head,
               and with a channel plan that and the slots that it fills; without "checkpoint" (trees from elsewhere)
               nothing is compared on resume
+    fresh     parts of the backbone that the weights do not have and that stay as they are drawn
     """
 
     params: dict[str, Any]
@@ -56,6 +58,7 @@ class Initial(NamedTuple):
     buffers: dict[str, Any]
     channels: ChannelSet | None
     record: dict[str, Any]
+    fresh: tuple[str, ...] = ()
 
 
 # None: what `init.weights` names, if anything. A callable is called only by a run that begins.
@@ -81,7 +84,8 @@ def initial_of(init: InitConfig, source: Source, model: VitConfig | None = None)
     """Initial weights as `init` asks for them: both networks get one backbone; the original head is each one's own.
 
     For a `model` with tokens of every channel the learned rows of its vocabulary are found by name (`moved_rows`), and
-    the channels of weights and data are not compared: what has a row can be read.
+    the channels of weights and data are not compared: what has a row can be read. A `model` with cell tokens makes them
+    by a fresh map where the weights have none.
     """
     given = source.items
     if "backbone" not in given[init.which]:
@@ -108,12 +112,20 @@ def initial_of(init: InitConfig, source: Source, model: VitConfig | None = None)
     slots = slots_of(source.meta)
     if init.plan:
         record |= {"plan": init.plan, "slots": [list(slot) for slot in slots]}
-    return Initial(params, teacher, buffers, None if init.plan or by_row else slots, record)
+    fresh = (CELLS,) if model is not None and model.cell_tokens and CELLS not in backbone else ()
+    return Initial(params, teacher, buffers, None if init.plan or by_row else slots, record, fresh)
 
 
 def with_rows_of(model: VitConfig | None, backbone: Any, meta: Mapping[str, Any]) -> tuple[Any, bool]:
-    """A checkpoint's backbone with the rows of `model`'s vocabulary; (that, whether both have a vocabulary)."""
+    """A checkpoint's backbone with the rows of `model`'s vocabulary; (that, whether both have a vocabulary).
+
+    Cell tokens that the weights do not have begin with positions of zero, where `model` has positions for them.
+    """
     saved = meta["config"]["model"]
+    if model is not None and model.position_prefix == "all" and model.cell_tokens and CELLS not in backbone:
+        pos, at = np.asarray(backbone["pos"]), int(model.class_token)
+        new = np.zeros((1, model.cell_tokens, pos.shape[-1]), pos.dtype)
+        backbone = {**backbone, "pos": np.concatenate([pos[:, :at], new, pos[:, at:]], axis=1)}
     if model is None or model.stem == "joint" or saved.get("stem", "joint") == "joint":
         return backbone, False
     old = from_mapping(VitConfig, saved).channel_names
@@ -158,7 +170,10 @@ def refuse_misfits(initial: Initial, shapes: TrainState, channels: ChannelSet) -
                     problems[f"{item}/{part}"] = f"{item}/{part}: this method has no such part"
                 continue
             table: dict[str, Any] = {n: _described(x) for n, x in _leaves(part, tree).items()}
-            for text in differences(table, _leaves(part, want[part])):
+            leaves = want[part]
+            if part == "backbone":
+                leaves = {name: leaf for name, leaf in leaves.items() if name not in initial.fresh}
+            for text in differences(table, _leaves(part, leaves)):
                 problems.setdefault(text, text.replace("the checkpoint", "the weights"))
     if problems:
         found = list(problems.values())
@@ -198,8 +213,14 @@ def first_state(experiment: Experiment, channels: ChannelSet, held: TrainState, 
 
     def overlaid(item: str) -> dict[str, Any]:
         tree, places = getattr(state, item), getattr(held, item)
-        new = {n: t for n, t in getattr(initial, item).items() if n in tree}
-        return {**tree, **{n: jax.tree.map(put, tree[n], t, places[n]) for n, t in new.items()}}
+        new = {}
+        for n, given in getattr(initial, item).items():
+            if n in tree:
+                drawn = {k: tree[n][k] for k in initial.fresh} if n == "backbone" else {}
+                old, where = (_without(part[n], drawn) for part in (tree, places))
+                made = jax.tree.map(put, old, given, where)
+                new[n] = {**made, **drawn} if drawn else made
+        return {**tree, **new}
 
     return state._replace(**{item: overlaid(item) for item in ITEMS})
 
@@ -256,6 +277,10 @@ def _step_directory(path: Path, step: int) -> Path:
     if not (path / META_ITEM).is_dir():
         path = (path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path) / str(step)
     return path.absolute()
+
+
+def _without(tree: Any, left_out: Collection[str]) -> Any:
+    return {name: part for name, part in tree.items() if name not in left_out} if left_out else tree
 
 
 def _beside_backbone(tree: Mapping[str, Any]) -> dict[str, Any]:

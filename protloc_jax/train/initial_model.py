@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from protloc_jax.channel_plans import shown, unused
 from protloc_jax.channels import ChannelSet
-from protloc_jax.config import from_mapping
+from protloc_jax.config import ConfigError, from_mapping
+from protloc_jax.data import cell_vectors
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.vocabulary import entries, extended, rows_of, with_vocabulary
 from protloc_jax.train.channel_passes import resolved, slots_of, trained_plan
@@ -59,10 +60,13 @@ def beginning(
     weights' own with what it lacks of the data's added.
     A run directory with a checkpoint goes on: the weights are not read and may be gone. A channel plan is written out
     for the slots of the weights, which the model keeps.
-    Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, or both lists of
-    channels; FileNotFoundError or ValueError for weights that cannot be read.
+    With cell tokens the width of the vectors is filled in from data.cell_vectors; tokens that the weights do not have
+    are made by a fresh map.
+    Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, both lists of
+    channels, or both widths of vectors; ConfigError for cell tokens without vectors; FileNotFoundError or ValueError for weights that cannot be read.
     """
     init = experiment.init
+    experiment = with_cell_dim(experiment)
     worded = with_vocabulary(experiment.model, channels)
     if not init.weights:
         return Beginning(dataclasses.replace(experiment, model=worded), None, ())
@@ -81,8 +85,24 @@ def beginning(
         raise WeightsDoNotFit(channels_differ(init.weights, have, channels))
     experiment = resolved(experiment, have, channels)
     model = with_architecture(experiment.model, theirs, given=given, name=init.weights)
+    _check_cells(experiment, theirs)
     experiment = dataclasses.replace(experiment, model=model)
     return Beginning(experiment, initial_of(experiment.init, source, model), told(experiment, channels, source))
+
+
+def with_cell_dim(experiment: Experiment) -> Experiment:
+    """The experiment with the width of its cell-line vectors, 0 without cell tokens.
+
+    Raises ConfigError for cell tokens without vectors, and as `cell_vectors.read` does.
+    """
+    model, path = experiment.model, experiment.data.cell_vectors
+    if model.cell_tokens and not path:
+        raise ConfigError(
+            f"model.cell_tokens={model.cell_tokens} needs a vector of every cell line: name their table, "
+            "data.cell_vectors=FILE (CSV cell_line,v1,v2,...)."
+        )
+    dim = cell_vectors.read(path).dim if model.cell_tokens else 0
+    return dataclasses.replace(experiment, model=dataclasses.replace(model, cell_dim=dim))
 
 
 def with_architecture(
@@ -90,16 +110,18 @@ def with_architecture(
 ) -> VitConfig:
     """`weights` computed as `model` says. Raises WeightsDoNotFit for keys asked for otherwise, with both values.
 
-    Asked for: different from the default, or "model.<key>" among `given`. `channels` are compared by name elsewhere.
+    Asked for: different from the default, or "model.<key>" among `given`. `channels` and the width of cell-line vectors
+    are compared elsewhere, and cell tokens may be added to weights that have none.
     """
     asked = {f.name for f in dataclasses.fields(VitConfig) if getattr(model, f.name) != f.default}
     asked |= {key.removeprefix("model.") for key in given if key.startswith("model.")}
     problems = []
     for field in dataclasses.fields(VitConfig):
         key, mine, theirs = field.name, getattr(model, field.name), getattr(weights, field.name)
-        agree = mine == theirs or key in EXECUTION or key == "channels"
+        agree = mine == theirs or key in EXECUTION or key in ("channels", "cell_dim")
         agree = agree or (key in SHAPE and model.shape == weights.shape)
         agree = agree or (key == "layerscale" and bool(mine) == bool(theirs))  # its value is only where it began
+        agree = agree or (key == "cell_tokens" and not theirs)
         if key in asked and not agree:
             problems.append(f"model.{key}: {mine} asked for, {theirs} in the weights")
     if problems:
@@ -107,7 +129,8 @@ def with_architecture(
             f"init.weights={name} is another model: {'; '.join(problems)}. Leave these keys out; they come from the "
             "weights."
         )
-    return dataclasses.replace(weights, **{key: getattr(model, key) for key in EXECUTION})
+    own = EXECUTION if weights.cell_tokens else EXECUTION | {"cell_tokens", "cell_dim"}
+    return dataclasses.replace(weights, **{key: getattr(model, key) for key in own})
 
 
 def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[str, ...]:
@@ -129,6 +152,11 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
             f"channels are read by the rows {', '.join(rows)} of the vocabulary "
             f"({', '.join(model.channel_names)})" + (f"; new rows: {', '.join(new)}" if new else "")
         )
+    if model.cell_tokens:
+        old, m = _model_of(meta).cell_tokens, model.cell_tokens
+        how = "from them" if old else "by a fresh map, for the weights have none"
+        zero = ", with positions of zero" if not old and model.position_prefix == "all" else ""
+        lines.append(f"{m} cell token(s) of vectors of width {model.cell_dim}, {how}{zero}")
     plan = trained_plan(experiment, channels)
     if plan is not None:
         left = unused(plan, channels)
@@ -151,6 +179,25 @@ def told(experiment: Experiment, channels: ChannelSet, source: Source) -> tuple[
     if theirs is not None and theirs != ours:
         lines.append(f"normalisation differs: {_shown(theirs)} in the weights, {_shown(ours)} here")
     return tuple(lines)
+
+
+def _check_cells(experiment: Experiment, theirs: VitConfig) -> None:
+    """Raise WeightsDoNotFit where cell tokens of the weights, or fresh ones, cannot be trained on these data."""
+    name, path = experiment.init.weights, experiment.data.cell_vectors
+    if not theirs.cell_tokens:
+        part = getattr(experiment.method, "train", "all")
+        if experiment.model.cell_tokens and part != "all":
+            raise WeightsDoNotFit(
+                f"init.weights={name} has no cell tokens, and with method.train={part} the map that makes them would "
+                "stay as it is drawn: use method.train=all, or model.cell_tokens=0."
+            )
+        return
+    needs = f"init.weights={name} has {theirs.cell_tokens} cell token(s) of vectors of width {theirs.cell_dim}"
+    if not path:
+        raise WeightsDoNotFit(f"{needs}: name the cell lines' vectors, data.cell_vectors=FILE.")
+    dim = cell_vectors.read(path).dim
+    if dim != theirs.cell_dim:
+        raise WeightsDoNotFit(f"{needs}; data.cell_vectors={path} has vectors of width {dim}.")
 
 
 def _with_words(weights: VitConfig, experiment: Experiment, channels: ChannelSet) -> VitConfig:

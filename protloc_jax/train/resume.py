@@ -20,10 +20,10 @@ from protloc_jax.views.config import normalisation_of
 ITEMS = ("params", "teacher", "buffers", "opt_state")
 COUNTERS = ("step", "examples", "bad_steps", "key")
 # Keys that may change between the parts of one run: they say where and how it is computed, not what (which split of
-# which records is compared by digest).
+# which records, and which vectors of cell lines, is compared by digest).
 FREE = re.compile(
     r"name|run\.(?!seed$).*|model\.(scan|remat|attention)|optim\.accumulation|views\.rows"
-    r"|graph\.file|data\.(records|split_file|split_name|tolerant|max_bad|verify|threads|workers|prefetch)"
+    r"|graph\.file|data\.(records|split_file|split_name|cell_vectors|tolerant|max_bad|verify|threads|workers|prefetch)"
 )
 
 
@@ -31,7 +31,7 @@ class DataFacts(NamedTuple):
     """What training must know about its data beside the batches.
 
     examples: images in the training split (the length of an epoch); digest: names the pixels and the manifest
-    ("" = unknown, not compared on resume).
+    ("" = unknown, not compared on resume); cell_vectors: digest of the cell lines' vectors, "" = none.
     """
 
     examples: int
@@ -39,6 +39,7 @@ class DataFacts(NamedTuple):
     um_per_pixel: float | None = None
     name: str = ""
     digest: str = ""
+    cell_vectors: str = ""
 
 
 class ResumeRefused(ValueError):
@@ -63,12 +64,13 @@ def with_shardings(shapes: Any, shardings: Any) -> Any:
 
 def describe_run(experiment: Experiment, data: DataFacts) -> dict[str, Any]:
     """The part of a checkpoint's meta record that stays the same over a run; JSON-able."""
+    of_cells = {"cell_vectors": data.cell_vectors} if data.cell_vectors else {}
     return {
         "config": to_dict(experiment),
         "channels": [list(channel) for channel in data.channels],
         "normalisation": dataclasses.asdict(normalisation_of(experiment.views, data.channels)),
         "um_per_pixel": data.um_per_pixel,
-        "data": {"name": data.name, "digest": data.digest, "examples": data.examples},
+        "data": {"name": data.name, "digest": data.digest, "examples": data.examples, **of_cells},
         "versions": {"protloc_jax": protloc_jax.__version__, "jax": jax.__version__},
     }
 
@@ -87,6 +89,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append(f"training examples: {before['data']['examples']} -> {now['data']['examples']}")
     elif before["data"]["digest"] and now["data"]["digest"] and before["data"]["digest"] != now["data"]["digest"]:
         found.append(f"content of the records: {before['data']['digest'][:12]} -> {now['data']['digest'][:12]}")
+    had, has = (record["data"].get("cell_vectors", "") for record in (before, now))
+    if had != has:
+        found.append(f"content of data.cell_vectors: {had[:12] or '(none)'} -> {has[:12] or '(none)'}")
     return found
 
 

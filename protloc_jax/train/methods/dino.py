@@ -127,22 +127,31 @@ class Dino:
         scalars: Scalars,
     ) -> LossOutput:
         """The DINO loss of views [B, V, S, S, C]: one forward pass a resolution, the head once over all crops."""
-        return self.loss_and_features(params, teacher, buffers, views, keys=keys, scalars=scalars)[0]
+        return self.loss_and_features(params, teacher, buffers, views, batch=batch, keys=keys, scalars=scalars)[0]
 
     def loss_and_features(
-        self, params: Tree, teacher: Tree, buffers: Tree, views: Views, *, keys: jax.Array, scalars: Scalars
+        self,
+        params: Tree,
+        teacher: Tree,
+        buffers: Tree,
+        views: Views,
+        *,
+        batch: Batch,
+        keys: jax.Array,
+        scalars: Scalars,
     ) -> tuple[LossOutput, jax.Array]:
         """The DINO loss, and the student's CLS vectors [B, V, D] of the global views."""
         n_global, n_local = views.global_.shape[1], views.local.shape[1]
+        lines = batch.cell_line if self.vit_config.cell_tokens else None
         shown = self._present(keys, TEACHER, n_global)
         seen = views.global_ if views.teacher is None else views.teacher
-        teacher_logits = self._prototypes(teacher, self._encode(teacher, seen, None, shown))
+        teacher_logits = self._prototypes(teacher, self._encode(teacher, seen, None, shown, lines))
 
         drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
         of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
-        features = [self._encode(params, views.global_, *of_global)]
+        features = [self._encode(params, views.global_, *of_global, lines)]
         if n_local:
-            features.append(self._encode(params, views.local, *of_local))
+            features.append(self._encode(params, views.local, *of_local, lines))
         student_logits = self._prototypes(params, jnp.concatenate(features, axis=1))
 
         centre, raw_mean = buffers["centre"], None
@@ -188,12 +197,22 @@ class Dino:
         }
 
     def _encode(
-        self, params: Tree, images: jax.Array, drop_keys: jax.Array | None, present: jax.Array | None = None
+        self,
+        params: Tree,
+        images: jax.Array,
+        drop_keys: jax.Array | None,
+        present: jax.Array | None = None,
+        lines: jax.Array | None = None,
     ) -> jax.Array:
-        """CLS vectors [B, V, D] of views [B, V, S, S, C], of which the channels `present` [B, V, C] are shown."""
+        """CLS vectors [B, V, D] of views [B, V, S, S, C], of which the channels `present` [B, V, C] are shown.
+
+        lines [B, d]: the cell-line vectors of the images, None without cell tokens
+        """
         if self.plan is not None:
             images = arranged(images, self.plan, self.channels)[..., 0, :, :, :]
-        output: Any = self.vit.apply({"params": params["backbone"]}, images, drop_keys, present=present)
+        output: Any = self.vit.apply(
+            {"params": params["backbone"]}, images, drop_keys, present=present, cell_line=lines
+        )
         return output.cls
 
     def _prototypes(self, params: Tree, features: jax.Array) -> jax.Array:

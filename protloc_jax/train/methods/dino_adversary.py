@@ -74,7 +74,9 @@ class DinoAdversary(Dino):
         scalars: Scalars,
     ) -> LossOutput:
         """DINO's loss of views [B, V, S, S, C], and the adversary's of the controls among `batch.group` [B, G]."""
-        output, features = self.loss_and_features(params, teacher, buffers, views, keys=keys, scalars=scalars)
+        output, features = self.loss_and_features(
+            params, teacher, buffers, views, batch=batch, keys=keys, scalars=scalars
+        )
         if batch.group is None:
             raise ValueError(f"the batch has no group columns; method.nuisance={self.own.nuisance} is one.")
         at, control_at, control = self.own.places

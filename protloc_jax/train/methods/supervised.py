@@ -123,7 +123,9 @@ class Supervised:
         targets = self.targets(batch)
         crops = views.global_.shape[1]
         path, units = (self._view_keys(keys, purpose, crops) for purpose in (DROP_PATH, METHOD))
-        features = self.features(params, views.global_, path if self.vit_config.drop_path else None)
+        features = self.features(
+            params, views.global_, path if self.vit_config.drop_path else None, cell_line=batch.cell_line
+        )
         logits = self.classified(params, features, units if c.dropout else None)
         labelled = targets.any(-1)
         rows = classification_loss(
@@ -158,10 +160,19 @@ class Supervised:
         return batch.labels
 
     def logits(
-        self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None, unit_keys: jax.Array | None = None
+        self,
+        params: Tree,
+        images: jax.Array,
+        path_keys: jax.Array | None = None,
+        unit_keys: jax.Array | None = None,
+        *,
+        cell_line: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits [..., L] of images [..., S, S, C]; without keys nothing is dropped, as in evaluation."""
-        return self.classified(params, self.features(params, images, path_keys), unit_keys)
+        """Logits [..., L] of images [..., S, S, C]; without keys nothing is dropped, as in evaluation.
+
+        cell_line [B, d]: vectors of the images' cell lines, which only a model with cell tokens looks at
+        """
+        return self.classified(params, self.features(params, images, path_keys, cell_line=cell_line), unit_keys)
 
     def classified(self, params: Tree, features: jax.Array, unit_keys: jax.Array | None = None) -> jax.Array:
         """Logits [..., L] of features [..., W]; without keys nothing is dropped."""
@@ -172,7 +183,14 @@ class Supervised:
         """The last layer's weight vector of each class, [L, its width]."""
         return params["head"]["last"]["kernel"].T
 
-    def features(self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None) -> jax.Array:
+    def features(
+        self,
+        params: Tree,
+        images: jax.Array,
+        path_keys: jax.Array | None = None,
+        *,
+        cell_line: jax.Array | None = None,
+    ) -> jax.Array:
         """What the head sees of images [..., S, S, C]: [..., passes * (1 or 2) * D], as `Encoder.features` has it.
 
         With several passes each draws the blocks that it skips for itself.
@@ -180,7 +198,8 @@ class Supervised:
         if self.plan is not None:
             images = arranged(images, self.plan, self.channels)
             path_keys = None if path_keys is None else keys_of_passes(path_keys, self.passes)
-        output: Any = self.vit.apply({"params": params["backbone"]}, images, path_keys)
+        lines = cell_line if self.vit_config.cell_tokens else None
+        output: Any = self.vit.apply({"params": params["backbone"]}, images, path_keys, cell_line=lines)
         mean = output.patches.mean(-2)
         of = {"cls": [output.cls], "mean": [mean], "cls+mean": [output.cls, mean]}[self.config.pooling]
         features = jnp.concatenate(of, axis=-1)
