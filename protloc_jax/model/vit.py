@@ -58,6 +58,7 @@ class Vit(nn.Module):
         channel_ids: ChannelIds | None = None,
         present: jax.Array | None = None,
         seen: jax.Array | None = None,
+        kept: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
@@ -68,12 +69,16 @@ class Vit(nn.Module):
         `present` bool [..., C], channels that are seen, at least one an image; of others nothing reaches the output.
         `seen` bool [..., N]: patches that may be attended to, of all channels at a place alike, at least one an image;
         the others have tokens still. ValueError with attention "cudnn".
+        `kept` int32 [..., K]: only these patches, each at most once, become tokens, with the positions of their places;
+        the patch tokens returned are theirs, in that order. With stem "joint" alone, and without `seen`.
         """
         config = self.config
+        if kept is not None:
+            self._check_kept(kept, images, seen)
         depth = config.shape.depth
         wanted = _layer_numbers(layers, depth)
         present = self._presence(images, channel_ids, present)
-        x = self._tokens(images, channel_ids, present)
+        x = self._tokens(images, channel_ids, present, kept)
         visible = None
         if present is not None:
             visible = visible_tokens(present, (x.shape[-2] - config.prefix) // present.shape[-1], config.prefix)
@@ -158,7 +163,21 @@ class Vit(nn.Module):
             raise ValueError(f"present is {present.dtype}{present.shape}; images {images.shape} need bool{wanted}.")
         return present
 
-    def _tokens(self, images: jax.Array, channel_ids: ChannelIds | None, present: jax.Array | None) -> jax.Array:
+    def _check_kept(self, kept: jax.Array, images: jax.Array, seen: jax.Array | None) -> None:
+        """Raise ValueError where a part of the patches cannot be encoded."""
+        if self.config.stem != "joint" or seen is not None:
+            raise ValueError("kept is for stem='joint' without seen: what is left out has no tokens to hide.")
+        rows, columns = self.config.grid(*images.shape[-3:-1])
+        fits = kept.shape[:-1] == images.shape[:-3] and jnp.issubdtype(kept.dtype, jnp.integer)
+        if not fits or not 0 < kept.shape[-1] <= rows * columns:
+            raise ValueError(
+                f"kept is {kept.dtype}{kept.shape}; images {images.shape} need integers {images.shape[:-3]} + (K,), "
+                f"K from 1 to {rows * columns}."
+            )
+
+    def _tokens(
+        self, images: jax.Array, channel_ids: ChannelIds | None, present: jax.Array | None, kept: jax.Array | None
+    ) -> jax.Array:
         """Class token, registers and patch tokens with positions, [..., T, D] in the compute dtype."""
         config = self.config
         dim, grid = config.shape.dim, config.table_grid
@@ -195,6 +214,8 @@ class Vit(nn.Module):
             patches = patches + position[rows:]
             if prefix is not None and rows:
                 prefix = jnp.concatenate([prefix[:rows] + position[:rows], prefix[rows:]])
+        if kept is not None:
+            patches = jnp.take_along_axis(patches, kept[..., None], axis=-2)
         if present is not None:  # hidden ones could hold anything, also what is not a number
             patches = jnp.where(present[..., None, None], patches, 0)
         if by_channel:

@@ -6,25 +6,29 @@ import dataclasses
 
 import numpy as np
 
-from protloc_jax.config import ConfigError, nearest
+from protloc_jax.config import ConfigError
 from protloc_jax.data.manifest import Manifest
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.group_labels import other_classes, with_group_label
 from protloc_jax.train.nuisance import with_nuisance
 from protloc_jax.train.supervised_config import SupervisedConfig
+from protloc_jax.train.wsl_config import WslConfig
 
 
 def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, tuple[str, ...]]:
     """The experiment with its head's classes as the records have them, and what to tell about the training labels.
 
-    Unchanged for a method that learns without labels; an adversary gets its nuisance (`with_nuisance`). Raises
-    ConfigError, all reasons at once, where the records have no labels or other classes than asked for, where a row has
+    Unchanged for a method that learns without labels; an adversary gets its nuisance (`with_nuisance`), a classifier
+    of a group column its classes (`with_group_label`). Raises ConfigError, all reasons at once, where the records have no labels or other classes than asked for, where a row has
     several labels and the loss takes one, and for training images without a label that are neither left to
     `data.balance` (which never draws them) nor asked to be ignored.
     """
     method = experiment.method
     if isinstance(method, DinoAdversaryConfig):
         return with_nuisance(experiment, method, manifest)
+    if isinstance(method, WslConfig):
+        return with_group_label(experiment, method, manifest)
     if not isinstance(method, SupervisedConfig):
         return experiment, ()
     names = tuple(manifest.label_names)
@@ -33,7 +37,7 @@ def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment,
     split = manifest.table["split"]
     rows = np.flatnonzero(split != "" if experiment.data.split == "all" else split == experiment.data.split)
     hot = manifest.multi_hot()[rows] > 0
-    problems = _other_classes(method.classes, names)
+    problems = other_classes(method.classes, names)
     if method.loss == "cross_entropy" and (hot.sum(1) > 1).any():
         problems.append(
             f"method.loss=cross_entropy takes one label an image, and {(hot.sum(1) > 1).sum()} of {len(rows)} have "
@@ -52,14 +56,3 @@ def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment,
     if absent:
         notes.append(f"{len(absent)} of {len(names)} classes have no training image: {', '.join(absent)}.")
     return dataclasses.replace(experiment, method=dataclasses.replace(method, classes=names)), tuple(notes)
-
-
-def _other_classes(asked: tuple[str, ...], have: tuple[str, ...]) -> list[str]:
-    if not asked or asked == have:
-        return []
-    if sorted(asked) == sorted(have):
-        return [f"method.classes has the records' classes in another order; theirs is {','.join(have)}."]
-    problems = [f"method.classes: '{name}' is no class of the records.{nearest(name, have)}" for name in asked]
-    problems = [text for name, text in zip(asked, problems, strict=True) if name not in have]
-    missing = [name for name in have if name not in asked]
-    return problems + ([f"method.classes lacks {', '.join(missing)}."] if missing else [])

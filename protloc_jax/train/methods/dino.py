@@ -168,7 +168,7 @@ class Dino:
             "teacher_logits": stats.teacher_logits if raw_mean is None else raw_mean,
             **feature_moments(jax.lax.stop_gradient(features[0])),
         }
-        return LossOutput(loss, means, {}), features[0]
+        return LossOutput(loss, means, {}, features[0].mean(1)), features[0]
 
     def update_buffers(self, buffers: Tree, output: LossOutput, scalars: Scalars) -> Tree:
         """The centre follows the mean teacher logits of the whole batch."""

@@ -92,7 +92,7 @@ class DinoAdversary(Dino):
             "adversary_hits": hits.astype(jnp.float32).mean(),
             "adversary_loss": jax.lax.stop_gradient(term),
         }
-        return LossOutput(output.loss + term, means, output.rows)
+        return output._replace(loss=output.loss + term, means=means)
 
     def metrics(self, buffers: Tree, output: LossOutput) -> dict[str, jax.Array]:
         """DINO's, the share of controls, and how well the adversary tells them apart (0 where there are none)."""

@@ -125,9 +125,8 @@ class Supervised:
             raise ValueError(f"the batch has {has}; method.classes names {classes}.")
         crops = views.global_.shape[1]
         path, units = (self._view_keys(keys, purpose, crops) for purpose in (DROP_PATH, METHOD))
-        logits = self.logits(
-            params, views.global_, path if self.vit_config.drop_path else None, units if c.dropout else None
-        )
+        features = self.features(params, views.global_, path if self.vit_config.drop_path else None)
+        logits = self.classified(params, features, units if c.dropout else None)
         labelled = batch.labels.any(-1)
         rows = classification_loss(
             logits,
@@ -141,13 +140,17 @@ class Supervised:
         loss = jnp.where(labelled, rows, 0).mean()
         best = jax.nn.one_hot(jax.lax.stop_gradient(logits).mean(1).argmax(-1), classes)
         hit = (best * batch.labels).sum(-1) > 0
-        return LossOutput(loss, {"labelled": _share(labelled), "hit": _share(hit & labelled)}, {})
+        means = {"labelled": _share(labelled), "hit": _share(hit & labelled)}
+        return LossOutput(loss, means, {}, features.mean(1))
 
     def logits(
         self, params: Tree, images: jax.Array, path_keys: jax.Array | None = None, unit_keys: jax.Array | None = None
     ) -> jax.Array:
         """Logits [..., L] of images [..., S, S, C]; without keys nothing is dropped, as in evaluation."""
-        features = self.features(params, images, path_keys)
+        return self.classified(params, self.features(params, images, path_keys), unit_keys)
+
+    def classified(self, params: Tree, features: jax.Array, unit_keys: jax.Array | None = None) -> jax.Array:
+        """Logits [..., L] of what the head sees, [..., passes * (1 or 2) * D]."""
         logits: Any = self.head.apply({"params": params["head"]}, features, unit_keys)
         return logits
 
