@@ -16,7 +16,7 @@ EPS = 1e-5  # of both norms, PyTorch's default
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over the first axis, with the statistics of the batch alone; each place of the axes between for itself.
+    """Batch norm over the first axis by the statistics of the batch alone; each place of the axes between for itself.
 
     There are no running averages: what it stands in never sees a batch after pretraining. Under jit the first axis is
     that of the global batch, so statistics are those of all devices together. Biased variance, in two passes, in at

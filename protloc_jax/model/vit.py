@@ -109,7 +109,7 @@ class Vit(nn.Module):
             unroll=1 if config.scan else depth,
         )
         start = (x, (x,) * len(wanted), x if attention else None)
-        (x, kept, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
+        (x, outputs, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
 
         norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
         channels = images.shape[-1]
@@ -118,7 +118,7 @@ class Vit(nn.Module):
             cls=cls,
             patches=patches,
             registers=registers if config.registers else None,
-            layers=tuple(self._finished(y, norm, channels, present)[:2] for y in kept),
+            layers=tuple(self._finished(y, norm, channels, present)[:2] for y in outputs),
             attention=None if last_input is None else self._last_attention(last_input, visible),
             block_inputs=inputs,
         )

@@ -20,9 +20,9 @@ def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment,
     """The experiment with its head's classes as the records have them, and what to tell about the training labels.
 
     Unchanged for a method that learns without labels; an adversary gets its nuisance (`with_nuisance`), a classifier
-    of a group column its classes (`with_group_label`). Raises ConfigError, all reasons at once, where the records have no labels or other classes than asked for, where a row has
-    several labels and the loss takes one, and for training images without a label that are neither left to
-    `data.balance` (which never draws them) nor asked to be ignored.
+    of a group column its classes (`with_group_label`). Raises ConfigError, all reasons at once, where the records have
+    no labels or other classes than asked for, where a row has several labels and the loss takes one, and for training
+    images without a label that are neither left to `data.balance` (which never draws them) nor asked to be ignored.
     """
     method = experiment.method
     if isinstance(method, DinoAdversaryConfig):

@@ -111,7 +111,10 @@ def without_frozen_gradients(params: Tree, plan: Tree) -> Tree:
 
 
 def is_decayed(path: str) -> bool:
-    """Whether weight decay applies with optim.decay=matrices: not to biases and other vectors; the class token and position table are decayed."""
+    """Whether weight decay applies with optim.decay=matrices: not to biases and other vectors.
+
+    The class token and the position table are decayed.
+    """
     return path.rsplit("/", 1)[-1] not in UNDECAYED
 
 

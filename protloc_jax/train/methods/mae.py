@@ -1,4 +1,4 @@
-"""MAE: the encoder sees a quarter of an image's patches, a decoder paints the rest (He et al. 2022, arXiv:2111.06377)."""
+"""MAE: the encoder sees some of an image's patches, a decoder paints the rest (He et al. 2022, arXiv:2111.06377)."""
 
 from __future__ import annotations
 
