@@ -63,7 +63,8 @@ class Mae(Pretraining):
         dim, depth, heads, hidden = self.decoder.config.shape
         tokens = self.specials + self.patches
         of_block = tokens * (12 * dim + 4 * hidden + 2 * heads * tokens)
-        return views.n_global * (depth * of_block + 3 * self.patches * self.decoder.outputs)
+        blocks = depth * of_block if self.model.remat == "none" else depth * tokens * dim + of_block
+        return views.n_global * (blocks + 3 * self.patches * self.decoder.outputs)
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree, Tree]:
         """Backbone and decoder; neither teacher nor buffers."""
