@@ -39,7 +39,8 @@ def add_parser(subparsers) -> None:
         "pretrain",
         help="pretrain or fine-tune a backbone on records, by a config file",
         description="Train a backbone without labels (method.name=dino, with data.weak_label by weak ones; "
-        "method.name=dino_adversary hides a nuisance) or with the records' own (method.name=supervised), from scratch "
+        "method.name=dino_adversary hides a nuisance; simclr, byol, moco for MoCo v3, mae), with the records' own "
+        "(method.name=supervised), or to name a group column such as the perturbation (method.name=wsl), from scratch "
         "or from weights (init.weights). Run directory: run.out. Started again, a run goes on from its newest good "
         "checkpoint, to the bit. Keys: see the config files in configs/, or the saved config.json of any run.",
         epilog=EXITS,

@@ -27,19 +27,25 @@ class Crops(NamedTuple):
     size: int
 
 
-def vit_flops(config: VitConfig, size: int) -> int:
-    """Operations of one forward pass over one square image of `size` pixels.
+def vit_flops(config: VitConfig, size: int, *, kept: int = 0) -> int:
+    """Operations of one forward pass over one square image of `size` pixels; of `kept` of its patches, if not 0.
 
-    With stem "channels" every channel is counted, those that channel sampling hides too: they are computed.
+    With stem "channels" every channel is counted, those that channel sampling hides too: they are computed. So is the
+    stem of patches that are not kept.
     """
+    patches = math.prod(config.grid(size, size))
+    tokens = config.tokens(size, size) - (patches - kept if kept else 0)
+    stem = patches * config.patch**2 * config.channels + config.cell_tokens * config.cell_dim
+    return blocks_flops(config, tokens) + 2 * stem * config.shape.dim
+
+
+def blocks_flops(config: VitConfig, tokens: int) -> int:
+    """Operations of one forward pass of all blocks over so many tokens."""
     dim, depth, _, hidden = config.shape
-    tokens = config.tokens(size, size)
     maps = 3 if config.mlp == "swiglu" else 2
     linear = tokens * dim * (4 * dim + maps * hidden)
     attention = 2 * tokens * tokens * dim
-    stem = math.prod(config.grid(size, size)) * config.patch**2 * config.channels * dim
-    cells = config.cell_tokens * config.cell_dim * dim
-    return 2 * (depth * (linear + attention) + stem + cells)
+    return 2 * depth * (linear + attention)
 
 
 def dino_head_flops(

@@ -60,6 +60,7 @@ class Vit(nn.Module):
         present: jax.Array | None = None,
         seen: jax.Array | None = None,
         cell_line: jax.Array | None = None,
+        kept: jax.Array | None = None,
     ) -> VitOutput:
         """Encode images [..., H, W, C] (floating point, any leading axes, any size of at least one patch).
 
@@ -72,13 +73,17 @@ class Vit(nn.Module):
         the others have tokens still. ValueError with attention "cudnn".
         `cell_line` [..., d], with cell tokens and only then: the vector of each image's cell line, with the leading
         axes of the images or the first of them ([B, d] for images [B, V, H, W, C]).
+        `kept` int32 [..., K]: only these patches, each at most once, become tokens, with the positions of their places;
+        the patch tokens returned are theirs, in that order. With stem "joint" alone, and without `seen`.
         """
         config = self.config
+        if kept is not None:
+            self._check_kept(kept, images, seen)
         depth = config.shape.depth
         wanted = _layer_numbers(layers, depth)
         present = self._presence(images, channel_ids, present)
         cell_line = checked_vectors(config, images, cell_line, initialising=self.is_initializing())
-        x = self._tokens(images, channel_ids, present, cell_line)
+        x = self._tokens(images, channel_ids, present, cell_line, kept)
         visible = None
         if present is not None:
             visible = visible_tokens(present, (x.shape[-2] - config.prefix) // present.shape[-1], config.prefix)
@@ -109,7 +114,7 @@ class Vit(nn.Module):
             unroll=1 if config.scan else depth,
         )
         start = (x, (x,) * len(wanted), x if attention else None)
-        (x, kept, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
+        (x, outputs, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
 
         norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
         channels = images.shape[-1]
@@ -118,7 +123,7 @@ class Vit(nn.Module):
             cls=cls,
             patches=patches,
             registers=registers if config.registers else None,
-            layers=tuple(self._finished(y, norm, channels, present)[:2] for y in kept),
+            layers=tuple(self._finished(y, norm, channels, present)[:2] for y in outputs),
             attention=None if last_input is None else self._last_attention(last_input, visible),
             block_inputs=inputs,
         )
@@ -163,12 +168,25 @@ class Vit(nn.Module):
             raise ValueError(f"present is {present.dtype}{present.shape}; images {images.shape} need bool{wanted}.")
         return present
 
+    def _check_kept(self, kept: jax.Array, images: jax.Array, seen: jax.Array | None) -> None:
+        """Raise ValueError where a part of the patches cannot be encoded."""
+        if self.config.stem != "joint" or seen is not None:
+            raise ValueError("kept is for stem='joint' without seen: what is left out has no tokens to hide.")
+        rows, columns = self.config.grid(*images.shape[-3:-1])
+        fits = kept.shape[:-1] == images.shape[:-3] and jnp.issubdtype(kept.dtype, jnp.integer)
+        if not fits or not 0 < kept.shape[-1] <= rows * columns:
+            raise ValueError(
+                f"kept is {kept.dtype}{kept.shape}; images {images.shape} need integers {images.shape[:-3]} + (K,), "
+                f"K from 1 to {rows * columns}."
+            )
+
     def _tokens(
         self,
         images: jax.Array,
         channel_ids: ChannelIds | None,
         present: jax.Array | None,
         cell_line: jax.Array | None,
+        kept: jax.Array | None,
     ) -> jax.Array:
         """Class token, cell tokens, registers and patch tokens with positions, [..., T, D] in the compute dtype."""
         config = self.config
@@ -208,6 +226,8 @@ class Vit(nn.Module):
             patches = patches + position[rows:]
             if prefix is not None and rows:
                 prefix = jnp.concatenate([prefix[..., :rows, :] + position[:rows], prefix[..., rows:, :]], axis=-2)
+        if kept is not None:
+            patches = jnp.take_along_axis(patches, kept[..., None], axis=-2)
         if present is not None:  # hidden ones could hold anything, also what is not a number
             patches = jnp.where(present[..., None, None], patches, 0)
         if by_channel:

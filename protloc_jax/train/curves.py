@@ -34,12 +34,19 @@ def cosine(start: float, end: float, total: int) -> Curve:
     return lambda step: _cosine(_real(step), start, end, 0, total)
 
 
-def warmup_cosine(peak: float, end: float, warmup: int, total: int) -> Curve:
-    """Linear from 0 at step 0 to `peak` at step warmup - 1 (both included), then a cosine that begins at `peak`."""
+def cosine_by_epoch(start: float, end: float, total: int, steps_per_epoch: int) -> Curve:
+    """`cosine` as it stands at the first step of each epoch, for the whole of it."""
+    return lambda step: _cosine(_real(jnp.asarray(step) // steps_per_epoch * steps_per_epoch), start, end, 0, total)
+
+
+def warmup_cosine(peak: float, end: float, warmup: int, total: int, *, first: float = 0.0) -> Curve:
+    """Linear from `first` * peak at step 0 to `peak` at step warmup - 1 (both included), then a cosine from `peak`."""
 
     def curve(step: ArrayLike) -> jax.Array:
         step = _real(step)
         rising = peak * step / max(warmup - 1, 1)
+        if first:
+            rising = peak * first + (1 - first) * rising
         return jnp.where(step < warmup, rising, _cosine(step, peak, end, warmup, total))
 
     return curve

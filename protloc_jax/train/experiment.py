@@ -9,11 +9,16 @@ from protloc_jax.channel_plans import KINDS
 from protloc_jax.config import check_literals, nearest, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
+from protloc_jax.train.byol_config import ByolConfig
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.dino_config import DinoConfig
 from protloc_jax.train.graph_config import GraphConfig
 from protloc_jax.train.limits import below, outside, refuse
+from protloc_jax.train.mae_config import MaeConfig
+from protloc_jax.train.moco_config import MocoConfig
+from protloc_jax.train.simclr_config import SimclrConfig
 from protloc_jax.train.supervised_config import SupervisedConfig
+from protloc_jax.train.wsl_config import WslConfig
 from protloc_jax.views.config import ViewsConfig
 
 
@@ -28,9 +33,13 @@ class OptimConfig:
     lr: float = opt(5e-4, "peak learning rate for a batch of lr_batch; scaled linearly with the batch")
     lr_batch: int = opt(256, "batch that lr is meant for; 0 = lr is used as written")
     min_lr: float = opt(1e-6, "learning rate at the end (not scaled)")
-    warmup_epochs: float = opt(10.0, "epochs of linear warm-up from 0")
+    warmup_epochs: float = opt(10.0, "epochs of linear warm-up from warmup_start times the peak")
+    warmup_start: float = opt(0.0, "share of the peak learning rate at which the warm-up begins")
     weight_decay: float = opt(0.04, "decoupled weight decay at the start")
     weight_decay_end: float = opt(0.4, "decoupled weight decay at the end, reached by a cosine")
+    decay: Literal["matrices", "all"] = opt(
+        "matrices", "what decays: all but biases, norms and LayerScale gains; or every parameter"
+    )
     clip: float = opt(3.0, "largest gradient norm of each parameter tensor; 0 = no clipping")
     freeze_last_layer_epochs: float = opt(1.0, "epochs during which the head's last layer is left alone")
     layer_decay: float = opt(1.0, "factor on the learning rate per block below the last; 1 = none")
@@ -39,10 +48,11 @@ class OptimConfig:
     eps: float = opt(1e-8, "Adam's epsilon")
 
     def __post_init__(self) -> None:
+        check_literals(self)
         problems = below(self, 1, ("batch", "epochs", "accumulation"))
         keys = ("steps", "lr_batch", "lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "clip")
         problems += below(self, 0, (*keys, "freeze_last_layer_epochs"))
-        problems += outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2"))
+        problems += outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2", "warmup_start"))
         problems += [f"{k}=1: must be below 1." for k in ("b1", "b2") if getattr(self, k) == 1]
         if not self.eps > 0:
             problems.append(f"eps={self.eps}: must be above 0.")
@@ -122,7 +132,9 @@ class RunConfig:
 
 
 # One kind a training method, chosen by `method.name`; the first is what a config without a name means.
-MethodConfig = DinoConfig | SupervisedConfig | DinoAdversaryConfig
+MethodConfig = (
+    DinoConfig | SupervisedConfig | DinoAdversaryConfig | WslConfig | SimclrConfig | ByolConfig | MocoConfig | MaeConfig
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from protloc_jax.data.manifest import Manifest, capped
 from protloc_jax.knowledge import graph as graphs
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.supervised_config import SupervisedConfig
+from protloc_jax.train.wsl_config import WslConfig
 
 
 def with_graph(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, tuple[str, ...]]:
@@ -32,7 +33,7 @@ def with_graph(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, 
     codes, names = manifest.group_ids(config.column)
     if config.on == "prototypes":
         method = experiment.method
-        if not isinstance(method, SupervisedConfig) or method.label != config.column:
+        if not isinstance(method, SupervisedConfig | WslConfig) or method.label != config.column:
             raise ConfigError(
                 f"graph.on=prototypes needs a classifier of '{config.column}': method.name=supervised or wsl with "
                 f"method.label={config.column}."
@@ -45,11 +46,11 @@ def with_graph(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, 
     training = (split != "" if experiment.data.split == "all" else split == experiment.data.split) & (codes >= 0)
     trained = [manifest.group_ids(config.column)[1][i] for i in np.unique(codes[training])]
     weights = graph.dense(tuple(trained))
-    joined = (weights > 0).any(1)
+    joined = np.asarray((weights > 0).any(1))
     if not joined.any():
         raise ConfigError(
-            f"graph.file={config.file}: no two of the {len(trained)} values of '{config.column}' in the training images are "
-            f"joined. The graph's nodes are named {capped(list(graph.names))}; theirs {capped(trained)}."
+            f"graph.file={config.file}: no two of the {len(trained)} values of '{config.column}' in the training images "
+            f"are joined. The graph's nodes are named {capped(list(graph.names))}; theirs {capped(trained)}."
         )
     filled = dataclasses.replace(config, nodes=tuple(names), place=columns.index(config.column), digest=graph.digest)
     edges = int((np.triu(weights, 1) > 0).sum())

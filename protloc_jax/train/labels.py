@@ -11,21 +11,26 @@ from protloc_jax.data.manifest import Manifest, capped
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.graph_nodes import with_graph
+from protloc_jax.train.group_labels import other_classes, with_group_label
 from protloc_jax.train.nuisance import with_nuisance
 from protloc_jax.train.supervised_config import SupervisedConfig
+from protloc_jax.train.wsl_config import WslConfig
 
 
 def with_labels(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, tuple[str, ...]]:
     """The experiment with what it must know of the records before the first step, and what to tell about them.
 
-    A classifier gets its classes, an adversary its nuisance (`with_nuisance`), a graph term its nodes (`with_graph`);
-    without any of them it is unchanged. Raises ConfigError, all reasons at once, where the records have no labels or
-    other classes than asked for, where a row has several labels and the loss takes one, and for training images without
-    a label that are neither left to `data.balance` (which never draws them) nor asked to be ignored.
+    A classifier gets its classes (of a group column by `with_group_label`), an adversary its nuisance
+    (`with_nuisance`), a graph term its nodes (`with_graph`); without any of them it is unchanged. Raises ConfigError,
+    all reasons at once, where the records have no labels or other classes than asked for, where a row has several
+    labels and the loss takes one, and for training images without a label that are neither left to `data.balance`
+    (which never draws them) nor asked to be ignored.
     """
     method, notes = experiment.method, ()
     if isinstance(method, DinoAdversaryConfig):
         experiment, notes = with_nuisance(experiment, method, manifest)
+    elif isinstance(method, WslConfig):
+        experiment, notes = with_group_label(experiment, method, manifest)
     elif isinstance(method, SupervisedConfig):
         experiment, notes = _with_classes(experiment, method, manifest)
     experiment, more = with_graph(experiment, manifest)
@@ -52,7 +57,7 @@ def _with_classes(
     split = manifest.table["split"]
     rows = np.flatnonzero(split != "" if experiment.data.split == "all" else split == experiment.data.split)
     hot = targets(method, manifest)[rows]
-    problems = _other_classes(method.classes, names)
+    problems = other_classes(method.classes, names)
     if method.loss == "cross_entropy" and (hot.sum(1) > 1).any():
         problems.append(
             f"method.loss=cross_entropy takes one label an image, and {(hot.sum(1) > 1).sum()} of {len(rows)} have "
@@ -84,7 +89,7 @@ def _with_column(method: SupervisedConfig, manifest: Manifest) -> SupervisedConf
     codes, names = manifest.group_ids(method.label)
     used = np.unique(codes[(manifest.table["split"].to_numpy() != "") & (codes >= 0)])
     found = tuple(names[i] for i in used)
-    problems = _other_classes(method.classes, found)
+    problems = other_classes(method.classes, found, f"values of '{method.label}' in the split")
     if problems or not found:
         raise ConfigError("\n  ".join(problems or [f"method.label={method.label}: no row has a value."]))
     class_of = np.full(len(names), -1)
@@ -92,14 +97,3 @@ def _with_column(method: SupervisedConfig, manifest: Manifest) -> SupervisedConf
     return dataclasses.replace(
         method, classes=found, place=columns.index(method.label), class_of=tuple(map(int, class_of))
     )
-
-
-def _other_classes(asked: tuple[str, ...], have: tuple[str, ...]) -> list[str]:
-    if not asked or asked == have:
-        return []
-    if sorted(asked) == sorted(have):
-        return [f"method.classes has the records' classes in another order; theirs is {','.join(have)}."]
-    problems = [f"method.classes: '{name}' is no class of the records.{nearest(name, have)}" for name in asked]
-    problems = [text for name, text in zip(asked, problems, strict=True) if name not in have]
-    missing = [name for name in have if name not in asked]
-    return problems + ([f"method.classes lacks {', '.join(missing)}."] if missing else [])

@@ -34,7 +34,9 @@ class LossOutput(NamedTuple):
     loss: jax.Array  # mean over the examples given
     means: dict[str, jax.Array]  # means over examples, any shape: averaged over micro-batches
     rows: dict[str, jax.Array]  # [B, ...] one row an example: put together in the order of the batch
-    features: jax.Array | None = None  # [B, D] with gradient: what a graph term around the method looks at
+    # [B, D] at least float32, the image's features as the method has them before any head, with their gradient: what a
+    # wrapper around the method adds a term of, inside its own `loss`. The step itself drops them.
+    features: jax.Array | None = None
 
 
 class Method(Protocol):

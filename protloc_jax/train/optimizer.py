@@ -82,7 +82,8 @@ def plan_updates(params: Tree, group: Callable[[str], Group], config: OptimConfi
         name = leaf_path(path)
         scale = layer_scale(name, depth, config.layer_decay)
         frozen = _frozen_layers(name, frozen_blocks)
-        return Leaf(name, group(name), is_decayed(name), _is_stacked(name), scale, frozen)
+        decay = config.decay == "all" or is_decayed(name)
+        return Leaf(name, group(name), decay, _is_stacked(name), scale, frozen)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 
@@ -110,7 +111,10 @@ def without_frozen_gradients(params: Tree, plan: Tree) -> Tree:
 
 
 def is_decayed(path: str) -> bool:
-    """Whether weight decay applies: not to biases and other vectors; the class token and position table are decayed."""
+    """Whether weight decay applies with optim.decay=matrices: not to biases and other vectors.
+
+    The class token and the position table are decayed.
+    """
     return path.rsplit("/", 1)[-1] not in UNDECAYED
 
 

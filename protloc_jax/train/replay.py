@@ -186,7 +186,7 @@ def _examine(
         def loss(params: Any) -> tuple[jax.Array, Any]:
             learning = without_frozen_gradients(params, plan)
             out = method.loss(learning, state.teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
-            return out.loss, out
+            return out.loss, out._replace(features=None)
 
         grads, out = jax.grad(loss, has_aux=True)(state.params)
         return {

@@ -45,7 +45,7 @@ class Schedules:
                 f"{steps_per_epoch} an epoch, but the run has only {total}: its backbone would never be trained."
             )
         self.curves: dict[str, Curve] = {
-            "lr": warmup_cosine(optim.peak_lr, optim.min_lr, warmup, total),
+            "lr": warmup_cosine(optim.peak_lr, optim.min_lr, warmup, total, first=optim.warmup_start),
             "weight_decay": cosine(optim.weight_decay, optim.weight_decay_end, total),
             "freeze_last_layer": self._freeze,
         }

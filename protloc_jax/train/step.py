@@ -133,6 +133,7 @@ def step_function(
             rest = without_images(micro)
             learning = without_frozen_gradients(params, plan)
             output = method.loss(learning, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
+            # Features are for those who add to the loss; as rows of a batch they would be kept or summed for nothing.
             return output.loss, output._replace(features=None)
 
         grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)

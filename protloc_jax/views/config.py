@@ -24,6 +24,9 @@ _PROBABILITIES = (
     "grey",
     "blur",
     "solarise",
+    "channel_gain",
+    "channel_offset",
+    "channel_contrast",
 )
 _AMOUNTS = (
     "gamma",
@@ -36,6 +39,7 @@ _AMOUNTS = (
     "noise",
     "gain",
     "shift",
+    "rotate",
 )
 
 
@@ -48,8 +52,8 @@ class ViewsConfig:
     Raises ConfigError naming every bad key.
     """
 
-    recipe: Literal["dino", "dino4cells", "dino4cells_fov", "dino4cells_cell_painting", "ours"] = opt(
-        "ours", "augmentation recipe; the fields left at None or 'recipe' follow it"
+    recipe: Literal["dino", "dino4cells", "dino4cells_fov", "dino4cells_cell_painting", "rxrx", "rxrx_byol", "ours"] = (
+        opt("ours", "augmentation recipe; the fields left at None or 'recipe' follow it")
     )
     global_size: int = opt(224, "side of a global crop in pixels")
     local_size: int = opt(96, "side of a local crop in pixels")
@@ -98,6 +102,15 @@ class ViewsConfig:
     solarise: float | None = opt(None, "probability of solarising")
     gain: float | None = opt(None, "standard deviation of the log gain of a normalised channel")
     shift: float | None = opt(None, "standard deviation of the offset of a normalised channel")
+    rotate: float | None = opt(None, "largest angle in degrees of a turn by any angle, zeros beyond the border")
+    channel_gain: float | None = opt(None, "probability of multiplying each channel by 0.8 to 1.2")
+    channel_offset: float | None = opt(None, "probability of adding a level to each channel")
+    offset_level: tuple[float, float] | None = opt(
+        None, "range of that level, in [0, 1]; a channel gets 0.5 to 1.5 of it"
+    )
+    channel_contrast: float | None = opt(
+        None, "probability of scaling each channel, or not (1/2), about its mean by 0.8 to 1.3"
+    )
     background: BackgroundViews = field(default_factory=BackgroundViews)
 
     def __post_init__(self) -> None:
@@ -117,13 +130,15 @@ class ViewsConfig:
             if not 0 <= (getattr(self, name) or 0.0) <= 1:
                 problems.append(f"{name}={getattr(self, name)}: a probability lies in [0, 1].")
         for name in _AMOUNTS:
-            top = {"jitter_hue": 0.5, "noise": 1.0}.get(name, float("inf"))
+            top = {"jitter_hue": 0.5, "noise": 1.0, "rotate": 180.0}.get(name, float("inf"))
             if name.startswith("jitter_") and name != "jitter_hue":
                 top = 1.0
             if not 0 <= (getattr(self, name) or 0.0) <= top:
                 problems.append(f"{name}={getattr(self, name)}: must lie in [0, {top}].")
         if self.blur_sigma is not None and not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             problems.append(f"blur_sigma={self.blur_sigma}: needs 0 < low <= high.")
+        if self.offset_level is not None and not 0 <= self.offset_level[0] <= self.offset_level[1] <= 1:
+            problems.append(f"offset_level={self.offset_level}: needs 0 <= low <= high <= 1.")
         if self.local_from == "both":
             odd = [f"{n}={getattr(self, n)}" for n in ("n_global", "n_local") if getattr(self, n) % 2]
             if odd:

@@ -32,6 +32,10 @@ class Purpose(enum.IntEnum):
     GAIN = 13
     BACKGROUND = 14
     CELL_BOX = 15
+    ROTATE = 16
+    CHANNEL_GAIN = 17
+    CHANNEL_OFFSET = 18
+    CHANNEL_CONTRAST = 19
 
 
 class Draws(NamedTuple):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from protloc_jax.config import ConfigError
 from protloc_jax.views import image_ops as ops
 from protloc_jax.views.background_config import BackgroundViews
+from protloc_jax.views.channel_jitter import drawn_turn, jittered
 from protloc_jax.views.config import ViewsConfig, is_colour, normalisation_of, resolve
 from protloc_jax.views.draws import FIRST_LOCAL, NUMBERS, Draws, Purpose, draw
 from protloc_jax.views.normalisation import Normalisation, normalise
@@ -263,6 +264,8 @@ def _view(
         x = jnp.where(transposed, jnp.swapaxes(x, 0, 2), x)
     if plan.recipe.interpolation == "bicubic":
         x = jnp.clip(x, 0.0, 1.0)  # the kernel overshoots
+    if how.rotate > 0:
+        x = drawn_turn(x, draws, how)
     gains = None
     if how.drop_channel > 0 or how.rescale_protein > 0:
         top = ops.to_float(jnp.max(source, axis=(0, 2)), plan.dtype)
@@ -336,6 +339,7 @@ def _pixels(x: jax.Array, draws: Draws, how: Strengths, *, rgb: bool) -> jax.Arr
     if how.contrast > 0:
         factor = 1.0 + how.contrast * draws.normal(Purpose.CONTRAST, count)
         x = ops.contrast(x, jnp.maximum(factor, 0.5).astype(x.dtype))
+    x = jittered(x, draws, how)
     if how.grey > 0 and rgb:
         x = jnp.where(draws.uniform(Purpose.GREY, 1)[0] < how.grey, ops.luminance(x), x)
     if how.blur > 0:

@@ -3,8 +3,9 @@
 The order of operations is the same in every recipe, and an operation of strength 0 is not computed:
 
     whole image   resize -> warp -> drop_channel -> rescale_protein
-    crop          random resized crop -> flips and quarter turns (folded into the crop)
-    pixels        gamma -> jitter | brightness, contrast -> grey -> blur -> noise -> solarise
+    crop          random resized crop -> flips and quarter turns (folded into the crop) -> rotate
+    pixels        gamma -> jitter | brightness, contrast -> channel gain, offset, contrast -> grey -> blur -> noise
+                  -> solarise
     last          normalise -> gain, shift
 
 Published recipes work on 8-bit images between steps; here pixels stay floating point in [0, 1] throughout.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-RecipeName = Literal["dino", "dino4cells", "dino4cells_fov", "dino4cells_cell_painting", "ours"]
+RecipeName = Literal["dino", "dino4cells", "dino4cells_fov", "dino4cells_cell_painting", "rxrx", "rxrx_byol", "ours"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Strengths:
     blur              probability of a Gaussian blur with sigma U(blur_sigma), in pixels of the crop
     noise             Gaussian noise of standard deviation U(0, noise), clipped to [0, 1]
     solarise          probability of inverting the pixels at or above one half
+    rotate            largest angle in degrees of a turn by a uniform angle (nearest pixel, zeros beyond the border)
+    channel_gain      probability of multiplying each channel by U(0.8, 1.2); not clipped, as the two below
+    channel_offset    probability of adding U(offset_level) * U(0.5, 1.5), the second number a channel's own
+    channel_contrast  probability that each channel, with probability 1/2, is scaled about its mean by U(0.8, 1.3)
     gain, shift       per channel after normalisation, pixel * exp(N(0, gain)) + N(0, shift)
     """
 
@@ -64,6 +69,11 @@ class Strengths:
     solarise: float = 0.0
     gain: float = 0.0
     shift: float = 0.0
+    rotate: float = 0.0
+    channel_gain: float = 0.0
+    channel_offset: float = 0.0
+    offset_level: tuple[float, float] = (0.01 / 255, 0.1 / 255)
+    channel_contrast: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,10 @@ def _cells(warp: float = 0.0, drop: float = 0.0, rescale: float = 0.0) -> Streng
     return Strengths(
         warp=warp, drop_channel=drop, rescale_protein=rescale, flip_vertical=0.5, brightness=0.5, contrast=0.5
     )
+
+
+def _rxrx(blur: float) -> Strengths:
+    return Strengths(rotate=90.0, channel_gain=0.5, channel_offset=0.3, channel_contrast=0.5, blur=blur)
 
 
 _PAINTING = Strengths(drop_channel=0.2, rescale_protein=0.2, brightness=0.8, contrast=0.8)
@@ -161,6 +175,27 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             rescaled="rna",
             sizes=(128, 64),
             source="Doron et al. 2023, DINO4Cells, the Cell Painting configurations (slot 1 is RNA; RNA and Mito stay)",
+        ),
+        # SimCLR and MoCo v3; WSL is the same with blur 0.2, MAE has crops, flips and turns alone. The published blur is
+        # cut at 11 pixels, ours at three times the largest sigma, 6: a thousandth of the widest kernel. Offsets of 0.01
+        # to 0.1 grey levels do next to nothing; offset_level=(0.01, 0.1) is what may have been meant.
+        "rxrx": Recipe(
+            first=_rxrx(0.5),
+            other=_rxrx(0.5),
+            local=_rxrx(0.5),
+            interpolation="bilinear",
+            antialias=True,
+            normalise="self",
+            source="Chen et al. 2025 (arXiv:2507.10737), transforms of the released pretraining code",
+        ),
+        "rxrx_byol": Recipe(
+            first=_rxrx(1.0),
+            other=_rxrx(0.1),
+            local=_rxrx(0.5),
+            interpolation="bilinear",
+            antialias=True,
+            normalise="self",
+            source="Chen et al. 2025 (arXiv:2507.10737), transforms of the released pretraining code, BYOL's two views",
         ),
         "ours": Recipe(
             first=_OURS,

@@ -46,6 +46,9 @@ CASES = {
         ),
         HPA,
     ),
+    "rxrx_byol": (ViewsConfig("rxrx_byol", **TINY), HPA),
+    # Without the last normalisation, which undoes most of it.
+    "rxrx, unnormalised": (ViewsConfig("rxrx", normalise="none", offset_level=(0.01, 0.1), **TINY), HPA),
     "resized first": (ViewsConfig("dino4cells", resize=24, warp=0.0, **TINY), HPA),
 }
 
@@ -74,6 +77,7 @@ def test_views_equal_the_numpy_pipeline(case):
                 recipe=recipe,
                 rgb=channels is RGB,
                 constants=constants,
+                normalised=config.normalise,
             )
             view = got.local[example, i - 2] if is_local else got.global_[example, i]
             np.testing.assert_allclose(view, want, atol=2e-5, err_msg=f"{case}: example {example}, view {number}")

@@ -13,6 +13,7 @@ import pytest
 from protloc_jax.channels import parse
 from protloc_jax.config import ConfigError, from_json, to_json, with_overrides
 from protloc_jax.views import RECIPES, Normalisation, Strengths, ViewsConfig, published
+from protloc_jax.views.channel_jitter import rotate
 from protloc_jax.views.config import normalisation_of, resolve
 from protloc_jax.views.draws import NUMBERS, Draws, Purpose, draw
 from protloc_jax.views.multicrop import channel_gains, droppable_channels, flips
@@ -66,6 +67,44 @@ def test_dino4cells_as_run():
     assert painting.resize == 224
     config = published("dino4cells_cell_painting")
     assert (config.global_size, config.local_size) == (128, 64)
+
+
+def test_rxrx_as_released():
+    """Blur of the two views: both 0.5 for SimCLR and MoCo v3, 1 and 0.1 for BYOL; nothing else differs."""
+    assert strengths("rxrx", "blur")[:2] == [0.5, 0.5]
+    assert strengths("rxrx_byol", "blur")[:2] == [1.0, 0.1]
+    for recipe in ("rxrx", "rxrx_byol"):
+        for name, value in {
+            "flip_horizontal": 0.5,
+            "flip_vertical": 0.0,
+            "turn": 0.0,
+            "rotate": 90.0,
+            "channel_gain": 0.5,
+            "channel_offset": 0.3,
+            "channel_contrast": 0.5,
+            "blur_sigma": (0.1, 2.0),
+            "offset_level": (0.01 / 255, 0.1 / 255),
+            "drop_channel": 0.0,
+            "jitter": 0.0,
+        }.items():
+            assert strengths(recipe, name) == [value] * 3, name
+        assert (RECIPES[recipe].antialias, RECIPES[recipe].normalise) == (True, "self")
+
+
+def test_a_quarter_turn_by_angle_is_numpys():
+    x = np.random.default_rng(0).random((5, 2, 5)).astype(np.float32)
+    for quarters in (-1, 0, 1, 2):
+        got = rotate(jnp.asarray(x), jnp.asarray(90.0 * quarters))
+        np.testing.assert_array_equal(got, np.swapaxes(np.rot90(np.swapaxes(x, 1, 2), quarters), 1, 2))
+    half = rotate(jnp.ones((5, 1, 5)), jnp.asarray(45.0))
+    assert half[2, 0, 2] == 1 and half[0, 0, 0] == half[4, 0, 4] == 0
+
+
+def test_bad_turns_and_offsets_are_refused():
+    with pytest.raises(ConfigError) as caught:
+        ViewsConfig(rotate=181.0, channel_gain=1.5, offset_level=(0.3, 0.1))
+    for word in ("rotate=181.0: must lie in [0, 180.0]", "channel_gain=1.5", "offset_level=(0.3, 0.1)"):
+        assert word in str(caught.value)
 
 
 def test_what_each_recipe_may_drop():

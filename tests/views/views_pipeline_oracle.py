@@ -11,7 +11,7 @@ from protloc_jax.views.draws import Purpose
 DINO4CELLS_HPA = ((0.1450534, 0.11360057, 0.1231717, 0.14919987), (0.18122554, 0.14004277, 0.18840286, 0.17790672))
 
 
-def view(image, table, *, size, scale, how, recipe, rgb, protein=1, constants=None):
+def view(image, table, *, size, scale, how, recipe, rgb, protein=1, constants=None, normalised="recipe"):
     """One view [size, size, C] of an image [H, W, C] in [0, 1]; `table` holds its uniform numbers [purposes, n]."""
     u = {p: table[p].astype(np.float64) for p in Purpose}
     count = image.shape[2]
@@ -35,8 +35,12 @@ def view(image, table, *, size, scale, how, recipe, rgb, protein=1, constants=No
     if recipe.interpolation == "bicubic":
         x = x.clip(0, 1)
     x = _flip(x, u[Purpose.FLIP], how)
+    if how.rotate:
+        x = turned(x, how.rotate * (2 * u[Purpose.ROTATE][0] - 1))
     x = _intensities(x, u, how, rgb)
-    if recipe.normalise == "self":
+    if normalised == "none":
+        pass
+    elif recipe.normalise == "self":
         x = oracle.self_normalise(x)
     else:
         x = (x - constants[0]) / constants[1]
@@ -65,6 +69,7 @@ def _intensities(x, u, how, rgb):
     if how.contrast:
         factor = np.maximum(1 + how.contrast * ndtri(u[Purpose.CONTRAST][:count]), 0.5)
         x = oracle.blend(x, x.mean(axis=(0, 1)), factor)
+    x = _channels(x, u, how)
     if how.grey and rgb and u[Purpose.GREY][0] < how.grey:
         x = np.repeat(oracle.grey(x), 3, axis=2)
     if how.blur and u[Purpose.BLUR][0] < how.blur:
@@ -72,6 +77,33 @@ def _intensities(x, u, how, rgb):
         x = oracle.blur(x, low + (high - low) * u[Purpose.BLUR][1], high)
     if how.solarise and u[Purpose.SOLARISE][0] < how.solarise:
         x = np.where(x >= 0.5, 1 - x, x)
+    return x
+
+
+def turned(x, degrees):
+    """Pixel by pixel: where the centre of an output pixel was before a counter-clockwise turn."""
+    size, back = len(x), np.exp(-1j * np.deg2rad(degrees))
+    made, middle = np.zeros_like(x), (size - 1) / 2
+    for row in range(size):
+        for column in range(size):
+            was = complex(column - middle, middle - row) * back  # the imaginary axis points up
+            r, c = round(middle - was.imag), round(was.real + middle)
+            if 0 <= r < size and 0 <= c < size:
+                made[row, column] = x[r, c]
+    return made
+
+
+def _channels(x, u, how):
+    gain, offset, contrast = (u[p] for p in (Purpose.CHANNEL_GAIN, Purpose.CHANNEL_OFFSET, Purpose.CHANNEL_CONTRAST))
+    count = x.shape[2]
+    if how.channel_gain and gain[0] < how.channel_gain:
+        x = x * (0.8 + 0.4 * gain[1 : 1 + count])
+    if how.channel_offset and offset[0] < how.channel_offset:
+        low, high = how.offset_level
+        x = x + (low + (high - low) * offset[1]) * (0.5 + offset[2 : 2 + count])
+    if how.channel_contrast and contrast[0] < how.channel_contrast:
+        factor = np.where(contrast[1 : 1 + count] < 0.5, 0.8 + 0.5 * contrast[1 + count : 1 + 2 * count], 1)
+        x = x.mean(axis=(0, 1)) + factor * (x - x.mean(axis=(0, 1)))
     return x
 
 

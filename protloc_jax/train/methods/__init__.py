@@ -8,12 +8,26 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.train.curves import Curve, Horizon
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import Method
+from protloc_jax.train.methods.byol import Byol
 from protloc_jax.train.methods.dino import Dino
 from protloc_jax.train.methods.dino_adversary import DinoAdversary
 from protloc_jax.train.methods.graph_guided import GraphGuided, graph_curves
+from protloc_jax.train.methods.mae import Mae
+from protloc_jax.train.methods.moco import Moco
+from protloc_jax.train.methods.simclr import Simclr
 from protloc_jax.train.methods.supervised import Supervised
+from protloc_jax.train.methods.wsl import Wsl
 
-METHODS = {"dino": Dino, "dino_adversary": DinoAdversary, "supervised": Supervised}
+METHODS = {
+    "dino": Dino,
+    "dino_adversary": DinoAdversary,
+    "supervised": Supervised,
+    "wsl": Wsl,
+    "simclr": Simclr,
+    "byol": Byol,
+    "moco": Moco,
+    "mae": Mae,
+}
 
 
 def make_method(experiment: Experiment, channels: ChannelSet) -> Method:
