@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("protloc_jax.cli.verify", "hold converted weights against their original, layer by layer"),
     "pretrain": ("protloc_jax.cli.pretrain", "pretrain or fine-tune a backbone on records, by a config file"),
     "convert": ("protloc_jax.cli.convert", "weights of another project as a checkpoint of this one"),
+    "knowledge": ("protloc_jax.cli.knowledge", "graphs of perturbations (STRING, Hetionet) and vectors of cell lines"),
     "embed": ("protloc_jax.cli.embed", "turn images into a feature table with a trained backbone"),
     "attention": ("protloc_jax.cli.attention", "attention maps, and how well they point at known structures"),
     "export": ("protloc_jax.cli.export", "write weights for timm, ONNX Runtime or StableHLO, with a model card"),

@@ -39,7 +39,7 @@ class Graph:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        weights = csr_array(self.weights, dtype=np.float32)
+        weights = csr_array(self.weights, dtype=np.float32, copy=True)
         weights.sum_duplicates()
         weights.eliminate_zeros()
         object.__setattr__(self, "weights", weights)
