@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
-from protloc_jax.cli import cell_free, crops, prepare, quality, sheet, simulate_raw, split, tfds
+from protloc_jax.cli import (
+    cell_free,
+    crops,
+    prepare,
+    quality,
+    sheet,
+    simulate_knowledge,
+    simulate_raw,
+    split,
+    split_de_novo,
+    tfds,
+)
 from protloc_jax.cli.options import add_fields as _add_fields
 from protloc_jax.cli.options import given as _given
 
@@ -18,9 +29,11 @@ JOBS = {
     "crops": crops,
     "cell-free": cell_free,
     "split": split,
+    "split-de-novo": split_de_novo,
     "qc": quality,
     "sheet": sheet,
     "tfds": tfds,
+    "simulate-knowledge": simulate_knowledge,
 }
 
 

@@ -19,6 +19,8 @@ SETS = {
     "hpa_fov": "Human Protein Atlas fields: the 2018 challenge's, atlas-style names, or DINO4Cells' whole_images.csv",
     "hpa_sc": "Human Protein Atlas single cells: DINO4Cells' crops, or cut out of fields by --cells masks",
     "bbbc021": "BBBC021 fields: the image and mechanism tables and a TIFF a channel, prepared as WS-DINO published it",
+    "rxrx1": "RxRx1 sites: metadata.csv and six PNGs each (siRNAs in four cell lines)",
+    "rxrx19a": "RxRx19a sites: metadata.csv and five PNGs each (drugs against SARS-CoV-2)",
     "opencell_sc": "single cells of packed OpenCell fields, by masks or a watershed, with manual labels beside",
 }
 
@@ -30,9 +32,19 @@ _DEFAULTS = {
     "hpa_sc": _HPA,
     "bbbc021": "illumination estimate (window 0.3125, unit minimum), resize-factor 0.5, resample bicubic, white-point "
     "10000; treated fields train, DMSO is val (--split-by compound holds compounds out instead)",
+    "rxrx1": "resize-factor 0.5 (512 to 256 pixels), resample area; split as Recursion's (`data split-de-novo` makes "
+    "those of other questions)",
+    "rxrx19a": "resize-factor 0.25 (1,024 to 256 pixels), resample area, um-per-pixel 0.65; all rows train (`data "
+    "split-de-novo` makes splits)",
 }
 # What --folds keeps whole, and which rows it splits.
-_FOLDS: dict[str, tuple[str, tuple[str, ...]]] = {"bbbc021": ("compound", ("well_type!=negative_control",))}
+_FOLDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bbbc021": ("compound", ("well_type!=negative_control",)),
+    "rxrx1": ("batch", ()),
+    "rxrx19a": ("plate", ()),
+}
+_RXRX = ("rxrx1", "rxrx19a")
+_SCREENS = ("bbbc021", *_RXRX)
 
 
 def add(jobs: Any) -> None:
@@ -45,17 +57,18 @@ def add(jobs: Any) -> None:
     from protloc_jax.datasets.hpa_cells import HpaCellConfig
     from protloc_jax.datasets.opencell import OpenCellConfig
     from protloc_jax.datasets.row_table import PREPARATION, SHARED
+    from protloc_jax.datasets.rxrx import RxRxConfig
     from protloc_jax.datasets.watershed import SegmentConfig
 
     parser = jobs.add_parser(
         "prepare",
-        help="records of OpenCell, the Human Protein Atlas and BBBC021 from their published files",
+        help="records of OpenCell, the Human Protein Atlas, BBBC021, RxRx1 and RxRx19a from their published files",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
     parser.description = (
         "Read a published layout as it is downloaded, join labels and groups, list what is left out, and pack records. "
-        "Splits keep proteins whole unless said otherwise; those of BBBC021 are as published."
+        "Splits keep proteins whole unless said otherwise; those of BBBC021 and RxRx1 are as published."
     )
     sets = parser.add_subparsers(dest="set", metavar="NAME", required=True)
     own = {
@@ -63,6 +76,7 @@ def add(jobs: Any) -> None:
         "hpa_fov": (HpaFovConfig,),
         "hpa_sc": (HpaCellConfig, HpaFovConfig),
         "bbbc021": (Bbbc021Config,),
+        **dict.fromkeys(_RXRX, (RxRxConfig,)),
     }
     for name, summary in SETS.items():
         one = sets.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -76,10 +90,10 @@ def add(jobs: Any) -> None:
         if name in ("hpa_sc", "opencell_sc"):
             add_fields(one.add_argument_group("cells"), CropConfig)  # type: ignore[arg-type]
             add_fields(one.add_argument_group("cells without masks"), SegmentConfig)  # type: ignore[arg-type]
-        if name not in ("opencell_sc", "bbbc021"):
+        if name not in ("opencell_sc", *_SCREENS):
             add_fields(one.add_argument_group("fetching"), FetchConfig)  # type: ignore[arg-type]
         if name != "opencell_sc":
-            open_to = (*SHARED, *PREPARATION) if name == "bbbc021" else SHARED
+            open_to = (*SHARED, *PREPARATION) if name in _SCREENS else SHARED
             group: Any = one.add_argument_group(
                 "packing (as for `data pack folder`)",
                 f"The layout has defaults of its own: {_DEFAULTS[name]}.",
@@ -138,6 +152,13 @@ def _folds(name: str) -> tuple[str, tuple[str, ...]]:
 
 def _treatments(args: argparse.Namespace, manifest: Any, *, write: bool) -> None:
     """Of a screen: the treatments with their counts, as text and as a table beside the records."""
+    if args.set in _RXRX:
+        from protloc_jax.datasets import rxrx_report
+
+        if write:
+            counted = rxrx_report.perturbations(manifest)
+            counted.to_csv(Path(args.out) / rxrx_report.PERTURBATIONS_FILE, index=False, lineterminator="\n")
+        print("\n".join(rxrx_report.summary(manifest)))
     if args.set != "bbbc021":
         return
     from protloc_jax.datasets.bbbc021_report import TREATMENTS_FILE, summary, treatments
@@ -162,6 +183,7 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from protloc_jax.datasets.hpa_cells import HpaCellConfig, read_hpa_cells
     from protloc_jax.datasets.opencell import OpenCellConfig, read_opencell
     from protloc_jax.datasets.pack_rows import pack_cells, pack_fields
+    from protloc_jax.datasets.rxrx import RxRxConfig, read_rxrx1, read_rxrx19a
     from protloc_jax.datasets.watershed import SegmentConfig
 
     folder_options = given(args, FolderConfig)
@@ -178,6 +200,9 @@ def _from_raw(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if folder_options.get("illumination", "estimate") != "estimate":
             config = replace(config, illumination_from="packed")  # nothing is estimated, so no other image is needed
         rows = read_bbbc021(config, args.raw)
+    elif args.set in _RXRX:
+        config = configs.from_mapping(RxRxConfig, given(args, RxRxConfig))
+        rows = (read_rxrx1 if args.set == "rxrx1" else read_rxrx19a)(config, args.raw)
     else:
         options, segmenting = given(args, CropConfig), given(args, SegmentConfig)
         if options.get("cells") or options.get("nuclei") or segmenting:
@@ -276,6 +301,8 @@ _EXAMPLES = """examples:
     protloc data prepare hpa_sc --raw atlas/ --cells 'masks/{id}_cellmask.png' --side 512 --out records/hpa_sc
   BBBC021 as downloaded (plate folders and tables below one folder), also when only some plates are there:
     protloc data prepare bbbc021 --raw bbbc021/ --missing leave_out --out records/bbbc021
+  RxRx1 as downloaded (metadata.csv and images/), three cell lines of it:
+    protloc data prepare rxrx1 --raw rxrx1/ --lines HUVEC,RPE,HEPG2 --out records/rxrx1
   single cells of packed OpenCell fields, with a person's labels as the labels:
     protloc data prepare opencell_sc --raw records/opencell --segment nuclei --nucleus-channel nucleus --side 20um \\
         --cell-labels manual.csv --cell-labels-as labels --out records/opencell_sc

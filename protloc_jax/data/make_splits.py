@@ -32,6 +32,8 @@ def make_splits(
     extra   more columns of the rows, in their order (see `join`), to group, stratify and filter by
     Raises ConfigError naming every unknown column with the nearest one, and everything else that cannot be.
     """
+    if config.kind == "de_novo":
+        raise ConfigError("kind=de_novo: is made by `protloc data split-de-novo`, which has options of its own.")
     table = manifest.table if extra is None else pd.concat([manifest.table, extra], axis=1)
     _check_columns(table, config)
     try:

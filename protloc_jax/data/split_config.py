@@ -15,10 +15,11 @@ class SplitConfig:
     Raises ConfigError naming every value that cannot be.
     """
 
-    kind: Literal["holdout", "k_fold", "leave_one_group_out", "few_shot", "fractions", "chosen"] = opt(
+    kind: Literal["holdout", "k_fold", "leave_one_group_out", "few_shot", "fractions", "chosen", "de_novo"] = opt(
         "holdout",
         "holdout (train, val, test once), k_fold, leave_one_group_out, few_shot (k of each class train), fractions "
-        "(nested shares of one training part), or chosen (--test and --val say which rows)",
+        "(nested shares of one training part), or chosen (--test and --val say which rows); de_novo stands in files of "
+        "`data split-de-novo`, which has options of its own",
     )
     by: tuple[str, ...] = opt(
         (), "columns no value of which may lie in two parts (several: whatever hangs together); empty = every image"
