@@ -56,7 +56,8 @@ def add_parser(subparsers) -> None:
         one.add_argument("--part", default="test", choices=("val", "test"), help="images that are asked about")
         one.add_argument("--column", default="perturbation", help="group column with the perturbation")
         one.add_argument("--group", default="well", help="group column whose images belong together (default: well)")
-        one.add_argument("--groups", metavar="CSV", help="pathways: columns perturbation, group (or pathway)")
+        one.add_argument("--groups", metavar="CSV", help="pathways: a row a perturbation, with its group")
+        one.add_argument("--group-column", default="group", metavar="COLUMN", help="column of --groups (default: group)")
         one.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and of null distributions")
         one.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json and the queries")
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.data.durable import write_whole
     from protloc_jax.eval.de_novo.score import read_groups
 
-    groups = read_groups(args.groups) if args.groups else None
+    groups = read_groups(args.groups, column=args.column, group_column=args.group_column) if args.groups else None
     results = (_tuned if args.job == "tuned" else _frozen)(args, groups)
     out = Path(args.out)
     write_whole(out / "scores.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +34,21 @@ def scored(answers: Answers, groups: Mapping[str, str] | None = None, *, seed: i
     return found
 
 
-def read_groups(path: str | Path, *, names: Sequence[str] = ("perturbation", "group")) -> dict[str, str]:
-    """Group (pathway) of each perturbation from a CSV with these two columns (or `pathway` for the second).
+def read_groups(
+    path: str | Path, *, column: str = "perturbation", group_column: str = "group"
+) -> dict[str, str]:
+    """Group (pathway) of each perturbation from a CSV with these two columns.
 
     Raises ValueError for missing columns, and for perturbations that stand in several groups.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     columns = list(map(str, table.columns))
-    second = next((c for c in (names[1], "pathway") if c in columns), "")
-    if names[0] not in columns or not second:
-        raise ValueError(
-            f"{path}: needs the columns '{names[0]}' and '{names[1]}' (or pathway), has {', '.join(columns)}."
-            f"{nearest(names[0], columns)}"
-        )
+    absent = [f"no column '{name}'.{nearest(name, columns)}" for name in (column, group_column) if name not in columns]
+    if absent:
+        raise ValueError(f"{path}: {' '.join(absent)} Columns: {', '.join(columns)}.")
     found: dict[str, str] = {}
     twice = []
-    for name, group in zip(table[names[0]], table[second], strict=True):
+    for name, group in zip(table[column], table[group_column], strict=True):
         if name in found and found[name] != group:
             twice.append(f"'{name}' ({found[name]}, {group})")
         found[name] = group

@@ -19,8 +19,8 @@ from protloc_jax.studies.named_sections import absent
 DATASETS = ("rxrx1", "rxrx19a")
 CONTROLS = ("permuted", "positive")
 FROZEN = ("prototype", "nearest")
-# What stands for something made: {name}, or {name}/path/inside.
-PLACE = re.compile(r"^\{([A-Za-z0-9_]+)\}(?:/(.+))?$")
+# What stands for something made: {name}, {name}/path/inside, or either after "key=".
+PLACE = re.compile(r"^(?P<key>[A-Za-z0-9_.]+=)?\{(?P<name>[A-Za-z0-9_]+)\}(?:/(?P<inside>.+))?$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Method:
     )
     config: str = opt("", "config file of pretraining; of untrained weights the one they would have been trained by")
     options: tuple[str, ...] = opt((), "key=value overrides of that config")
+    which: Literal["params", "teacher"] = opt("params", "whose backbone is used afterwards: the trained one or its average")
     variants: tuple[str, ...] = opt((), "names of the variants it takes part with; empty = all")
     published: Literal["", "wsl", "simclr", "byol", "moco", "mae", "scratch"] = opt("", "which of the paper's rows")
 
@@ -101,7 +102,7 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Something made by a command: words with {name} for what another section makes, and {name}/file inside it."""
+    """Something made by a command: words with {name} for what another section makes, {name}/file inside it, key={name}."""
 
     title: str = opt("", "what tables call it; empty = its name")
     words: tuple[str, ...] = opt((), "the command's words; no --out")
@@ -124,6 +125,7 @@ class DeNovoStudy:
     variants: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     tunings: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
     groups: str = opt("", "pathways: CSV with perturbation and group; {source}/file too; empty = none")
+    group_column: str = opt("group", "column of that table with the group")
     tokens: int = opt(1, "cell-line tokens of a variant with vectors (the authors: WSL 1, SimCLR and MoCo 4, MAE 8)")
     graph: tuple[str, ...] = opt((), "key=value overrides of the graph term for all variants (graph.weight=0.01, ...)")
     reference: str = opt("", "the variant that others are compared with, for example none")
@@ -218,7 +220,7 @@ def _places(study: DeNovoStudy) -> list[str]:
             if bool(made.words) == bool(made.path):
                 problems.append(f"{key}.{name}: say one of words, path.")
             named = [
-                m.group(1) for word in made.words if (m := PLACE.match(word)) and m.group(1) not in ("out", "records")
+                m.group("name") for word in made.words if (m := PLACE.match(word)) and m.group("name") not in ("out", "records")
             ]
             needs[name] = named
             problems += absent(f"{key}.{name}.words", named, every)
@@ -231,7 +233,7 @@ def _places(study: DeNovoStudy) -> list[str]:
                 break
             seen.update(now)
     if (found := PLACE.match(study.groups)) is not None:
-        problems += absent("groups", (found.group(1),), every)
+        problems += absent("groups", (found.group("name"),), every)
     return problems
 
 

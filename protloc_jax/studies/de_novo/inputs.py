@@ -70,7 +70,7 @@ def prepare(study: DeNovoStudy, shop: Workshop) -> Inputs:
         place = PLACE.match(study.groups)
         groups = _inside(known, place) if place else given(study.groups)
     with shop.phase("graph statistics", len(study.graphs)):
-        statistics = {name: _statistics(name, known[name], groups, shop) for name in study.graphs}
+        statistics = {name: _statistics(study, name, known[name], groups, shop) for name in study.graphs}
     return Inputs(records, pretraining, splits, draws, known, statistics, groups)
 
 
@@ -86,8 +86,8 @@ def _made(
         return known[name]
     for word in section.words:
         place = PLACE.match(word)
-        if place and place.group(1) in sections:
-            _made(place.group(1), sections, study, known, shop)
+        if place and place.group("name") in sections:
+            _made(place.group("name"), sections, study, known, shop)
     file = "graph.npz" if name in study.graphs else "vectors.csv" if name in study.vectors else "files"
     words = [*_words(section.words, known), "--out", "{out}"]
     known[name] = shop.command(name, words, file=file, uses=files_named(section.words))
@@ -95,14 +95,21 @@ def _made(
 
 
 def _words(words: Sequence[str], known: Mapping[str, Made]) -> list[Word]:
-    return [_inside(known, place) if (place := PLACE.match(word)) and place.group(1) in known else word
-            for word in words]  # fmt: skip
+    spelled: list[Word] = []
+    for word in words:
+        place = PLACE.match(word)
+        if place is None or place.group("name") not in known:
+            spelled.append(word)
+        else:
+            made = _inside(known, place)
+            spelled.append((place.group("key"), made) if place.group("key") else made)
+    return spelled
 
 
 def _inside(known: Mapping[str, Made], place: Any) -> Made:
     """What {name} or {name}/path/inside stands for."""
-    made = known[place.group(1)]
-    return part_of(made, place.group(2)) if place.group(2) else made
+    made = known[place.group("name")]
+    return part_of(made, place.group("inside")) if place.group("inside") else made
 
 
 def _split(name: str, words: Sequence[str], records: Made, shop: Workshop) -> Made:
@@ -119,9 +126,11 @@ def _draws(task: Task, split: Made) -> tuple[str, ...]:
     return task.draws
 
 
-def _statistics(name: str, graph: Made, groups: Made | None, shop: Workshop) -> dict[str, Any]:
+def _statistics(
+    study: DeNovoStudy, name: str, graph: Made, groups: Made | None, shop: Workshop
+) -> dict[str, Any]:
     words: list[Word] = ["knowledge", "graph", "stats", graph]
     if groups is not None:
-        words += ["--groups", groups]
+        words += ["--groups", groups, "--group-column", study.group_column]
     made = shop.command(f"statistics-{name}", [*words, "--out", "{out}"], file=STATISTICS)
     return json.loads(Path(made.path).read_text())

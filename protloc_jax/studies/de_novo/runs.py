@@ -135,21 +135,23 @@ def _tuned(study: DeNovoStudy, inputs: Inputs, cell: Cell, weights: Made, seed: 
     records, split = inputs.records[study.tasks[cell.task].screen], inputs.splits[cell.task]
     words: list[Word] = [
         "pretrain", "--config", tuning.config, ("data.records=", records), ("data.split_file=", split),
-        f"data.split_name={draw}", ("init.weights=", weights), *tuning.options,
+        f"data.split_name={draw}", ("init.weights=", weights), f"init.which={study.methods[cell.method].which}",
+        *tuning.options,
         *knowledge(study, inputs, vectors=variant.vectors, graph=inside, options=variant.options),
         f"run.seed={seed}", f"data.seed={seed}", "run.out={out}",
     ]  # fmt: skip
     name = _named(cell, seed, draw)
     run = shop.command(f"finetune-{name}", words, file="run", uses=[config_content(tuning.config)])
     asked: list[Word] = ["de-novo", "tuned", "--weights", run, "--records", records, "--split-file", split]
-    asked += ["--split-name", draw, "--batch", str(study.batch), *_groups(inputs), "--out", "{out}"]
+    asked += ["--split-name", draw, "--batch", str(study.batch), *_groups(study, inputs), "--out", "{out}"]
     return shop.command(f"scores-{name}", asked, file="scores")
 
 
 def features(study: DeNovoStudy, inputs: Inputs, cell: Cell, weights: Made, seed: int, shop: Workshop) -> Made:
     """The feature table of a cell's pretrained weights."""
     records = inputs.records[study.tasks[cell.task].screen]
-    words: list[Word] = ["embed", "--weights", weights, "--records", records, "--batch", str(study.batch)]
+    words: list[Word] = ["embed", "--weights", weights, "--which", study.methods[cell.method].which]
+    words += ["--records", records, "--batch", str(study.batch)]
     name = "-".join(("features", cell.task, cell.method, cell.variant, f"seed{seed}"))
     return shop.command(name, [*words, *study.embed, "--out", "{out}"], file="features.h5ad")
 
@@ -159,9 +161,9 @@ def _frozen(
 ) -> Made:
     table = features(study, inputs, cell, weights, seed, shop)
     asked: list[Word] = ["de-novo", "frozen", "--features", table, "--split-file", inputs.splits[cell.task]]
-    asked += ["--split-name", draw, *_groups(inputs), "--out", "{out}"]
+    asked += ["--split-name", draw, *_groups(study, inputs), "--out", "{out}"]
     return shop.command(f"scores-{_named(cell, seed, draw)}", asked, file="scores")
 
 
-def _groups(inputs: Inputs) -> list[Word]:
-    return [] if inputs.groups is None else ["--groups", inputs.groups]
+def _groups(study: DeNovoStudy, inputs: Inputs) -> list[Word]:
+    return [] if inputs.groups is None else ["--groups", inputs.groups, "--group-column", study.group_column]
