@@ -148,9 +148,9 @@ class Dino:
 
         drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
         of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
-        features = [self._encode(params, views.global_, *of_global, lines)]
+        features = [self._encode(params, views.global_, *of_global, lines=lines)]
         if n_local:
-            features.append(self._encode(params, views.local, *of_local, lines))
+            features.append(self._encode(params, views.local, *of_local, lines=lines))
         student_logits = self._prototypes(params, jnp.concatenate(features, axis=1))
 
         centre, raw_mean = buffers["centre"], None
