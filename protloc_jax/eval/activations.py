@@ -36,8 +36,8 @@ def activations(
         )
     if config.cell_tokens:
         raise ValueError(
-            f"these weights have {config.cell_tokens} cell token(s) (model.cell_tokens); no other program's activations "
-            "can be held against them."
+            f"these weights have {config.cell_tokens} cell token(s) (model.cell_tokens); no other program's "
+            "activations can be held against them."
         )
     depth = config.shape.depth
 
