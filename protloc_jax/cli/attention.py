@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from protloc_jax.cli.options import add_cell_lines
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -65,6 +67,7 @@ def add_parser(subparsers) -> None:
         "--level", type=float, default=0.5, help="a patch is on a structure above this share of its bright places"
     )
     parser.add_argument("--group", metavar="COLUMN", help="intervals over groups of images (plate, protein, ...)")
+    add_cell_lines(parser)
     parser.add_argument("--batch", type=int, default=0, help="images a batch (0: as memory allows)")
 
 
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.devices import set_up_compilation_cache
     from protloc_jax.eval.attention_fields import field_attention
     from protloc_jax.eval.attention_mask import kept_by_mass
+    from protloc_jax.eval.cell_lines import lines_of_records
     from protloc_jax.eval.embed import data_facts
     from protloc_jax.eval.load import load, untrained
     from protloc_jax.eval.planned import planned
@@ -105,13 +109,20 @@ def run(args: argparse.Namespace) -> int:
         encoder = planned(make(args.weights, **options), records.info.channel_set, args.plan)
         channels = records.info.channel_set
         own = list(channels.select(encoder.channels.names))
+        lines = lines_of_records(encoder, records, rows, path=args.cell_vectors, column=args.cell_line)
         ids = [records.manifest.ids[row] for row in rows]
         print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
         images = np.stack([np.asarray(records[row]) for row in rows])
         with _bar("attention", len(rows)) as progress:
             found = field_attention(
-                encoder, images[..., own], ids, rollout=args.rollout, batch=args.batch, progress=progress
+                encoder,
+                images[..., own],
+                ids,
+                cell_lines=lines.cells.at(rows) if lines else None,
+                rollout=args.rollout,
+                batch=args.batch,
+                progress=progress,
             )
         print(f"maps      {' x '.join(map(str, found.maps.shape[-2:]))} patches of {found.patch} pixels, ", end="")
         print(f"{found.maps.shape[2]} heads, passes: {', '.join(found.passes)}")

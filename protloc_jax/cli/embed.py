@@ -136,6 +136,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"not used  {', '.join(left)}")
         elif encoder.config.stem == "channels":
             print(f"tokens    of {len(encoder.channels)} channels: {encoder.channels}")
+        if encoder.config.cell_tokens:
+            print(f"lines     {encoder.config.cell_tokens} cell token(s) of vectors of width {encoder.config.cell_dim}")
+        elif args.cell_vectors:
+            print(f"lines     {args.cell_vectors} is not looked at: the weights have no cell tokens")
         for key, value in encoder.cells.facts(encoder.config).items():
             print(f"cells     {key.replace('_', ' ')}: {value}")
         if args.windows:
@@ -154,6 +158,8 @@ def run(args: argparse.Namespace) -> int:
                 pooling=args.pooling,
                 windows=args.windows,
                 combine=args.combine or "mean",
+                cell_vectors=args.cell_vectors,
+                cell_line=args.cell_line,
                 batch=args.batch,
                 part=args.part,
                 bad=args.bad,

@@ -13,6 +13,7 @@ from protloc_jax import config as configs
 
 def add_embedding(parser: argparse.ArgumentParser, *, listed_in: str) -> None:
     """Options of a command that embeds images: batch, saved parts, and what is done about damaged records."""
+    add_cell_lines(parser)
     parser.add_argument("--batch", type=int, default=64, help="images a batch")
     parser.add_argument("--part", type=int, default=4096, help="images between saved parts")
     parser.add_argument(
@@ -23,6 +24,20 @@ def add_embedding(parser: argparse.ArgumentParser, *, listed_in: str) -> None:
     )
     parser.add_argument(
         "--max-bad", type=float, default=0.001, metavar="SHARE", help="largest share of images that --bad skip may skip"
+    )
+
+
+def add_cell_lines(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that shows images to weights that may have cell tokens."""
+    parser.add_argument(
+        "--cell-vectors",
+        default="",
+        metavar="FILE",
+        help="vectors of the cell lines (CSV cell_line,v1,v2,...) for weights with cell tokens; default: the table "
+        "that they were trained with, where it is there and unchanged",
+    )
+    parser.add_argument(
+        "--cell-line", default="", metavar="COLUMN", help="column that names the cell lines (default: as in training)"
     )
 
 

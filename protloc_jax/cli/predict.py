@@ -90,6 +90,8 @@ def _check(args: argparse.Namespace) -> None:
         problems.append("--features: say by --head which heads predict.")
     if args.features and args.weights:
         problems.append("--weights is not needed with --features, which are embedded already.")
+    if args.features and (args.cell_vectors or args.cell_line):
+        problems.append("--cell-vectors and --cell-line are for images; --features are embedded already.")
     if args.features and args.split:
         problems.append("--split is of records; a feature table is predicted whole.")
     if args.uncalibrated and not args.head:
@@ -138,6 +140,8 @@ def _embed(
             pooling=pooling,
             windows=windows,
             combine=combine,
+            cell_vectors=args.cell_vectors,
+            cell_line=args.cell_line,
             batch=args.batch,
             part=args.part,
             bad=args.bad,

@@ -221,11 +221,11 @@ def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float
     kind = mesh.devices.flat[0].device_kind
     say(f"config         {Path(experiment.run.out) / CONFIG_FILE}")
     say(f"data           {loader.info.name or experiment.data.records}: {loader.n} images; channels {channels}")
+    cells = experiment.data.cell_vectors
     if model.cell_tokens:
-        say(
-            f"cell lines     {model.cell_tokens} token(s) of vectors of width {model.cell_dim}: {experiment.data.cell_vectors} "
-            f"({len(loader.cell_vectors.names) if loader.cell_vectors else 0} lines), by '{experiment.data.cell_line}'"
-        )
+        say(f"cell lines     {model.cell_tokens} token(s) of vectors of width {model.cell_dim} ({cells})")
+    elif cells:
+        say(f"cell lines     {cells} is not looked at: model.cell_tokens=0")
     say(f"parameters     {sizes}")
     say(f"tokens         {tokens} an image; {flops / 1e9:.4g} GFLOP a step and image")
     say(

@@ -59,6 +59,12 @@ class Frozen:
             raise ExportRefused(
                 "weights with tokens of every channel (model.stem=channels) are exported without a channel plan."
             )
+        if self.encoder.config.cell_tokens:
+            raise ExportRefused(
+                f"weights with cell tokens (model.cell_tokens={self.encoder.config.cell_tokens}) read the vector of a "
+                "cell line beside the image, and exported files (safetensors for timm, onnx, stablehlo) read images "
+                "alone: use the checkpoint itself (protloc embed --cell-vectors FILE)."
+            )
 
     @property
     def channels(self) -> ChannelSet:

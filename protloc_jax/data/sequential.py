@@ -30,7 +30,8 @@ def sequential(
     """Batches of the records `rows`, in that order, each once, with a bool array [batch] that is False for padding.
 
     The last batch is filled up by repeating the last row, so that every batch has one shape; `example` is
-    (0, record), `cell_line` the vector that `cells` has for the record. Closing the iterator stops its threads. A damaged record raises RecordsError naming shard, row and id;
+    (0, record), `cell_line` the vector that `cells` has for the record. Closing the iterator stops its threads. A
+    damaged record raises RecordsError naming shard, row and id;
     with `on_bad`, that is called instead with (record, reason) and the place is zero and False like padding: nothing
     ever stands in for it. Raises RecordsError for rows that do not exist, ValueError for unknown channels.
     """

@@ -34,6 +34,11 @@ def activations(
             "these weights have tokens of every channel (model.stem=channels); no other program's activations can be "
             "held against them."
         )
+    if config.cell_tokens:
+        raise ValueError(
+            f"these weights have {config.cell_tokens} cell token(s) (model.cell_tokens); no other program's "
+            "activations can be held against them."
+        )
     depth = config.shape.depth
 
     def apply(params: Any, images: jax.Array) -> VitOutput:

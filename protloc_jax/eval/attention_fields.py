@@ -103,6 +103,7 @@ def field_attention(
     images: np.ndarray,
     ids: Sequence[str],
     *,
+    cell_lines: np.ndarray | None = None,
     rollout: bool = False,
     batch: int = 0,
     progress: Progress | None = None,
@@ -113,6 +114,7 @@ def field_attention(
     multiple of the patch at the bottom and the right, as DINO's visualisation does, before anything else, so that
     per-image normalisation sees the cut image; the position embedding is resized to its grid by the encoder.
 
+    cell_lines  [N, d], vectors of the images' cell lines, for an encoder with cell tokens
     rollout   also the rollout over all blocks, at the price of a second forward pass
     batch     images at a time; 0 = as many as keep one block's attention weights under half a gigabyte
     progress  called with (images done, images in all)
@@ -134,11 +136,14 @@ def field_attention(
         some = images[start : start + batch]
         # A short last batch is filled up, or it would be compiled for itself.
         full = np.concatenate([some, np.repeat(some[-1:], batch - len(some), axis=0)])
+        lines = (
+            None if cell_lines is None else np.resize(cell_lines[start : start + batch], (batch, cell_lines.shape[1]))
+        )
         # by_channel maps are [B, P, heads, C, h, w]; every channel's become a pass of their own
-        maps = encoder.attention(full, by_channel=by_channel)[: len(some)]
+        maps = encoder.attention(full, by_channel=by_channel, cell_lines=lines)[: len(some)]
         found["maps"].append(_passes_first(maps) if by_channel else maps)
         if rollout:
-            flow = encoder.rollout(full, by_channel=by_channel)[: len(some)]
+            flow = encoder.rollout(full, by_channel=by_channel, cell_lines=lines)[: len(some)]
             found["rollout"].append(flow.reshape(len(flow), -1, *flow.shape[-2:]))
         if progress is not None:
             progress(start + len(some), len(images))

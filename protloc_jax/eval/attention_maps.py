@@ -21,9 +21,11 @@ class AttentionMaps(NamedTuple):
     mean: np.ndarray
 
 
-def attention_maps(encoder: Encoder, images: np.ndarray, *, pass_number: int = 0) -> AttentionMaps:
-    """Attention of images [B, H, W, C] in one pass of the encoder's channel plan."""
-    maps = encoder.attention(images)[:, pass_number].astype(np.float32)
+def attention_maps(
+    encoder: Encoder, images: np.ndarray, *, pass_number: int = 0, cell_lines: np.ndarray | None = None
+) -> AttentionMaps:
+    """Attention of images [B, H, W, C] in one pass of the encoder's channel plan; `cell_lines` as for `Encoder`."""
+    maps = encoder.attention(images, cell_lines=cell_lines)[:, pass_number].astype(np.float32)
     return AttentionMaps(maps, maps.mean(axis=1))
 
 

@@ -18,11 +18,13 @@ import pandas as pd
 import protloc_jax
 from protloc_jax.config import nearest
 from protloc_jax.data.batch import Batch
+from protloc_jax.data.cell_vectors import CellsOfRecords
 from protloc_jax.data.damage import allowed, named
 from protloc_jax.data.info import RecordsError
 from protloc_jax.data.manifest import listed
 from protloc_jax.data.read import Records
 from protloc_jax.data.sequential import sequential
+from protloc_jax.eval.cell_lines import lines_of_records
 from protloc_jax.eval.features import LABEL_SEPARATOR, FeatureTable, known_format
 from protloc_jax.eval.windows import COMBINES, Box, Combine, combined, windows_of
 from protloc_jax.model.cell_view import FACTS, centre_mean
@@ -43,6 +45,8 @@ def embed(
     pooling: str = "cls",
     windows: str = "",
     combine: Combine = "mean",
+    cell_vectors: str | Path = "",
+    cell_line: str = "",
     batch: int = 64,
     part: int = 4096,
     bad: str = "stop",
@@ -56,6 +60,8 @@ def embed(
     windows   "" = an image is encoded as a whole; else fixed windows of it (see `windows_of`), each encoded at its own
               size and normalised by itself, as training crops are; needs an encoder of images at native size
     combine   how the windows' features become the image's: "mean", "median" or "lower-median", element by element
+    cell_vectors, cell_line  table of cell-line vectors and the column of lines, for weights with cell tokens (others
+              do not look at them); "" = those of training, see `lines_of_records`
     part      images a part: a killed run loses at most one, and the same call goes on after the last whole part
     bad       damaged records: "stop" names the first; "skip" leaves their rows out, lists them in `<out>.skipped.csv`
               and counts them in the provenance (`left_out`). Nothing ever stands in for an image that is embedded.
@@ -64,9 +70,9 @@ def embed(
     max_bad   largest share of the rows that "skip" may leave out
     progress  called with (images done, images in all)
     An encoder made by `for_cells` sees each image by its mask; that and centre pooling are of whole crops, not windows.
-    Raises ValueError where the encoder's channels are not in the records (naming the nearest), for bad pooling, or
-    where the parts beside `out` belong to other weights, data or settings; RecordsError for damaged records and for
-    records without masks where they are needed.
+    Raises ValueError where the encoder's channels are not in the records (naming the nearest), for bad pooling, for
+    cell lines without a vector, or where the parts beside `out` belong to other weights, data or settings;
+    RecordsError for damaged records and for records without masks where they are needed.
     """
     if bad not in BAD:
         raise ValueError(f"bad='{bad}': not one of {', '.join(BAD)}.{nearest(bad, BAD)}")
@@ -82,7 +88,9 @@ def embed(
         raise ValueError(f"{records.directory}: no rows to embed.")
     names = encoder.channels.names
     records.info.channel_set.select(names)
+    lines = lines_of_records(encoder, records, chosen, path=cell_vectors, column=cell_line)
     provenance = {**encoder.provenance, **data_facts(records), "pooling": pooling, "layer": "last"}
+    provenance |= lines.facts if lines else {}
     if boxes:
         provenance |= {"windows": windows, "window_boxes": ";".join(box.text for box in boxes), "combine": combine}
     plan = {**provenance, "rows": hashlib.sha256(chosen.tobytes()).hexdigest(), "part": part, "n": len(chosen)}
@@ -95,7 +103,10 @@ def embed(
         files.append(file)
         mine = chosen[start : start + part]
         if not file.is_file():
-            x, found = _encode(encoder, records, mine, pooling, batch, boxes, combine, masked, skip=bad == "skip")
+            cells = lines.cells if lines else None
+            x, found = _encode(
+                encoder, records, mine, pooling, batch, boxes, combine, masked, cells, skip=bad == "skip"
+            )
             # Before the features, whose presence says that a part is done.
             _write_text(file.with_suffix(".json"), json.dumps(found))
             _write_whole(file, x)
@@ -184,6 +195,7 @@ def _encode(
     boxes: tuple[Box, ...],
     combine: Combine,
     masked: bool,
+    cells: CellsOfRecords | None,
     *,
     skip: bool,
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -191,7 +203,8 @@ def _encode(
     found: list[np.ndarray] = []
     skipped: dict[int, str] = {}
     on_bad = skipped.__setitem__ if skip else None
-    reader = sequential(records, rows, batch, channels=encoder.channels.names, mask=masked, on_bad=on_bad)
+    names = encoder.channels.names
+    reader = sequential(records, rows, batch, channels=names, mask=masked, cells=cells, on_bad=on_bad)
     try:
         for number, (images, valid) in enumerate(reader):
             if masked:
@@ -199,9 +212,11 @@ def _encode(
                 skipped |= {int(rows[number * batch + place]): why for place, why in lacking.items()}
                 valid[list(lacking)] = False
             elif boxes:
-                pooled = combined([_pooled(encoder, box.of(images.image), pooling) for box in boxes], combine)
+                pooled = combined(
+                    [_pooled(encoder, box.of(images.image), pooling, lines=images.cell_line) for box in boxes], combine
+                )
             else:
-                pooled = _pooled(encoder, images.image, pooling)
+                pooled = _pooled(encoder, images.image, pooling, lines=images.cell_line)
             found.append(pooled[valid])
     finally:
         reader.close()  # type: ignore[attr-defined]
@@ -218,11 +233,18 @@ def _of_cells(encoder: Encoder, images: Batch, valid: np.ndarray, pooling: str) 
     # Places that are dropped anyway get a mask that can be encoded, so that every batch has one shape.
     mask_of = np.full(len(valid), good[0])
     mask_of[good] = good
-    return _pooled(encoder, images.image, pooling, images.mask[mask_of]), lacking
+    return _pooled(encoder, images.image, pooling, images.mask[mask_of], lines=images.cell_line), lacking
 
 
-def _pooled(encoder: Encoder, images: np.ndarray, pooling: str, masks: np.ndarray | None = None) -> np.ndarray:
-    output = encoder.encode(images, masks)
+def _pooled(
+    encoder: Encoder,
+    images: np.ndarray,
+    pooling: str,
+    masks: np.ndarray | None = None,
+    *,
+    lines: np.ndarray | None = None,
+) -> np.ndarray:
+    output = encoder.encode(images, masks, cell_lines=lines)
     wanted = {"cls": output.cls, "mean": output.patches.mean(axis=1)}
     if "centre" in pooling and masks is not None:
         wanted["centre"] = centre_mean(output.patches, encoder.cell_shares(masks))

@@ -8,6 +8,8 @@ from typing import Any
 # What of a table's provenance describes the images, or where a file lay: it may differ.
 _OF_IMAGES = ("weights", "data", "data_sha256", "data_source", "data_channels", "data_um_per_pixel")
 _OF_IMAGES += ("label_names", "label_kind", "left_out", "protloc_jax", "correction_notes", "window_boxes")
+# The vectors of cell lines themselves are compared, by digest.
+_OF_IMAGES += ("cell_vectors", "cell_line_column", "trained_cell_vectors")
 
 AGGREGATION = "aggregation"  # key of what was aggregated how, of which rows
 

@@ -36,7 +36,11 @@ def encoder_for(heads: Heads, weights: str | Path, channels: ChannelSet) -> Enco
         min_share=float(told.get("attend_min_share", 0.0)),
         input=told.get("input", "whole"),
     )
-    same = {key: told[key] for key in (*_WIRING, "pooling", "layer", "windows", "combine") if key in told}
+    same = {
+        key: told[key]
+        for key in (*_WIRING, "pooling", "layer", "windows", "combine", "cell_vectors_sha256")
+        if key in told
+    }
     heads.check_provenance({**encoder.provenance, **same}, where=str(weights))
     if "weights_sha256" not in told and encoder.provenance["weights"] != told["weights"]:
         raise ValueError(

@@ -16,6 +16,7 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.config import from_mapping
 from protloc_jax.data.read import Records
 from protloc_jax.data.sequential import sequential
+from protloc_jax.eval.cell_lines import lines_of_records
 from protloc_jax.eval.load import Size, encoder_of_checkpoint, is_foreign
 from protloc_jax.model.classifier import ClassifierHead
 from protloc_jax.model.encoder import Encoder
@@ -99,19 +100,28 @@ def own_probabilities(
     which: str = "auto",
     size: Size = 0,
     batch: int = 64,
+    cell_vectors: str | Path = "",
+    cell_line: str = "",
 ) -> OwnProbabilities:
     """Probabilities that a supervised run's own classifier gives images `rows` of records, in that order.
 
     weights: the run or checkpoint, or a classifier that `load_own` has read. No row is left out: a damaged record
-    raises RecordsError naming it. Raises ValueError where the records lack the run's channels.
+    raises RecordsError naming it. cell_vectors, cell_line: as for `embed`. Raises ValueError where the records lack the
+    run's channels, or cell lines of theirs a vector.
     """
     own = weights if isinstance(weights, OwnClassifier) else load_own(weights, which=which, size=size)
     own = own.for_channels(records.info.channel_set)
     found = [np.zeros((0, len(own.label_names)), np.float32)]
-    reader = sequential(records, rows, batch, channels=own.encoder.channels.names)
+    lines = lines_of_records(own.encoder, records, rows, path=cell_vectors, column=cell_line)
+    names = own.encoder.channels.names
+    reader = sequential(records, rows, batch, channels=names, cells=lines.cells if lines else None)
     try:
         for images, valid in reader:
-            features = own.encoder.features(images.image, pooling=own.pooling)  # type: ignore[arg-type]
+            features = own.encoder.features(
+                images.image,
+                pooling=own.pooling,  # type: ignore[arg-type]
+                cell_lines=images.cell_line,
+            )
             found.append(own.of_features(features)[valid])
     finally:
         reader.close()  # type: ignore[attr-defined]

@@ -15,7 +15,10 @@ from protloc_jax.model.layers import at_least_float32, trunc_normal
 
 
 class CellTokens(nn.Module):
-    """Tokens [..., m, dim] of vectors [..., d], at least float32. Parameters: `kernel` [d, m * dim], `bias` [m * dim]."""
+    """Tokens [..., m, dim] of vectors [..., d], at least float32.
+
+    Parameters: `kernel` [d, m * dim], `bias` [m * dim].
+    """
 
     tokens: int
     dim: int

@@ -100,8 +100,8 @@ class Encoder:
         """Encode raw images [B, H, W, C] (uint8, uint16, or floats in [0, 1]), channels as `self.channels`.
 
         `masks` [B, H, W], 1 = the cell, 2 = other cells, 0 = no cell: needed after `for_cells`, else not used.
-        `cell_lines` [B, d], the vector of each image's cell line: with cell tokens, and only then. Raises ValueError for
-        another number of channels, for vectors that are missing or not wanted, and naming the place of every image
+        `cell_lines` [B, d], the vector of each image's cell line: with cell tokens, and only then. Raises ValueError
+        for another number of channels, for vectors that are missing or not wanted, and naming the place of every image
         whose cell is not in it. One program is compiled for each image shape and kind.
         """
         lines = self._lines(images, cell_lines)

@@ -37,9 +37,10 @@ class Vit(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) as used by DINO; blocks are always stored stacked.
 
     Parameters: `stem`, `cls` [1, 1, D], `pos` [1, 1 + g*g, D] (none with position "none"; its first rows are those of
-    `position_prefix`), `cells` (see `CellTokens`) and `registers` [1, R, D] when asked for, `norm_pre` where configured,
-    `blocks` with a leading depth axis whether or not the loop is unrolled, and the final `norm`. With stem "channels" the kernel of `stem` has one
-    input channel, and `channels` [vocabulary, D] are learned vectors added to the tokens of each channel.
+    `position_prefix`), `cells` (see `CellTokens`) and `registers` [1, R, D] when asked for, `norm_pre` where
+    configured, `blocks` with a leading depth axis whether or not the loop is unrolled, and the final `norm`. With stem
+    "channels" the kernel of `stem` has one input channel, and `channels` [vocabulary, D] are learned vectors added to
+    the tokens of each channel.
 
     `channel_rows`: rows of the vocabulary that images have where a call does not say; () = the first ones, in order.
     """

@@ -63,7 +63,8 @@ def beginning(
     With cell tokens the width of the vectors is filled in from data.cell_vectors; tokens that the weights do not have
     are made by a fresh map.
     Raises WeightsDoNotFit naming all keys of `model` that were asked for otherwise, with both values, both lists of
-    channels, or both widths of vectors; ConfigError for cell tokens without vectors; FileNotFoundError or ValueError for weights that cannot be read.
+    channels, or both widths of vectors; ConfigError for cell tokens without vectors; FileNotFoundError or ValueError
+    for weights or vectors that cannot be read.
     """
     init = experiment.init
     experiment = with_cell_dim(experiment)
