@@ -3,17 +3,16 @@
     protloc data prepare rxrx1 --raw rxrx1/ --lines HUVEC,RPE,HEPG2 --out records/rxrx1
     protloc pretrain --config configs/mae_rxrx1.py data.records=records/rxrx1 run.out=runs/mae-rxrx1
 
-The recipe of Chen et al. 2025 (arXiv 2507.10737) as its released code has it
-(three quarters masked, a decoder of 8 blocks).
-Their eight processes each trained alone on an eighth of every epoch, at batch 400, and one of them was kept: about
-14,000 steps of 400 images, which this config repeats as 50 epochs. With real data parallelism, as their text has it:
-optim.batch=3200 optim.epochs=400 optim.warmup_epochs=20 (the learning rate is not scaled).
+The recipe of Chen et al. 2025 (arXiv 2507.10737) as its released code has it (three quarters masked, a decoder of 8
+blocks). Their eight processes each trained alone on an eighth of every epoch, at batch 400, and one of them was kept:
+about 14,000 steps of 400 images, which this config repeats as 50 epochs. With real data parallelism, which their eight
+devices suggest: optim.batch=3200 optim.epochs=400 optim.warmup_epochs=20 (the learning rate is not scaled).
 
 UNKNOWN, and chosen here: no clipping of gradients; linear maps begin with deviation 0.02 (theirs: Xavier). Otherwise
 than there: the last checkpoint is used and not the one of the lowest training loss; EMPTY wells are seen.
 
-Budget: 5.6 million images, 0.1 H200-hours at 25 % of the bf16 peak by the FLOP count, not measured.
-Score: not measured yet.
+Budget: 5.6 million images, 0.1 H200-hours at 25 % of the bf16 peak by the FLOP count, not measured. Score: not measured
+yet.
 """
 
 from protloc_jax.config import to_config_dict

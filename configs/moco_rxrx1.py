@@ -3,19 +3,18 @@
     protloc data prepare rxrx1 --raw rxrx1/ --lines HUVEC,RPE,HEPG2 --out records/rxrx1
     protloc pretrain --config configs/moco_rxrx1.py data.records=records/rxrx1 run.out=runs/moco-rxrx1
 
-The recipe of Chen et al. 2025 (arXiv 2507.10737) as its released code has it
-(BYOL's heads, temperature 1).
-Their eight processes each trained alone on an eighth of every epoch, at batch 400, and one of them was kept: about
-14,000 steps of 400 images, which this config repeats as 50 epochs. With real data parallelism, as their text has it:
-optim.batch=3200 optim.epochs=400 optim.warmup_epochs=20 optim.lr=1.5625e-4
-optim.lr_batch=0 (the learning rate is that of 400 images).
+The recipe of Chen et al. 2025 (arXiv 2507.10737) as its released code has it (BYOL's heads, temperature 1). Their eight
+processes each trained alone on an eighth of every epoch, at batch 400, and one of them was kept: about 14,000 steps of
+400 images, which this config repeats as 50 epochs. With real data parallelism, which their eight devices suggest:
+optim.batch=3200 optim.epochs=400 optim.warmup_epochs=20 optim.lr=1.5625e-4 optim.lr_batch=0 (the learning rate is that
+of 400 images).
 
 UNKNOWN, and chosen here: no clipping of gradients; linear maps begin with deviation 0.02 (theirs: Xavier). Otherwise
 than there: the last checkpoint is used and not the one of the lowest training loss; batch norms see the batch of all
 devices; keys are those of the whole batch.
 
-Budget: 5.6 million images, 0.5 H200-hours at 25 % of the bf16 peak by the FLOP count, not measured.
-Score: not measured yet.
+Budget: 5.6 million images, 0.5 H200-hours at 25 % of the bf16 peak by the FLOP count, not measured. Score: not measured
+yet.
 """
 
 from protloc_jax.config import to_config_dict

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import pretraining_by_hand as by_hand
 import pytest
 from small_step import CHANNELS, EXPERIMENT, as_float64, batch_number, changed
 
@@ -103,6 +104,18 @@ def test_gradients_are_those_of_central_differences(seen):
             slope = sum(np.vdot(g, w) for g, w in zip(jax.tree.leaves(grads), jax.tree.leaves(way), strict=True))
             assert float((up - down) / 2e-6 @ np.array(signs)) == pytest.approx(float(slope), rel=1e-5), top
             assert top == "head" or abs((up - down)[1]) > 1e-10, "the adversary's loss moves"
+
+
+def test_a_regulariser_gets_the_students_mean_global_vector(seen):
+    """`LossOutput.features` against the transformer in NumPy."""
+    params, run, _, _ = seen
+    with jax.enable_x64(True):
+        (_, output), _ = run(params, GROUPS)
+        rng = np.random.default_rng(1)
+        views = rng.normal(size=(4, 2, 32, 32, 2))
+        p = by_hand.float64(params["backbone"])
+        want = np.mean([by_hand.encoded(p, views[:, v], patch=8)[0] for v in range(2)], axis=0)
+        np.testing.assert_allclose(output.features, want, rtol=1e-9, atol=1e-11)
 
 
 def test_only_controls_of_a_known_value_count(seen):

@@ -249,6 +249,18 @@ def test_decay_follows_the_published_rule_on_the_real_tree():
     assert {"backbone/norm/scale", f"{block}norm1/bias", f"{block}ls1", "head/mlp_0/bias"} <= set(names) - decayed
 
 
+def test_all_parameters_decay_where_asked():
+    p = params()
+    zeros = jax.tree.map(jnp.zeros_like, p)
+    new, _ = advance(
+        p, init_optimizer(p), zeros, lr=1e-2, decay=0.5, config=OptimConfig(decay="all"), groups=lambda _: "main"
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b * (1 - 1e-2 * 0.5), rtol=1e-6), new, p)
+    some, _ = advance(p, init_optimizer(p), zeros, lr=1e-2, decay=0.5, groups=lambda _: "main")
+    still = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(some), jax.tree.leaves(p), strict=True)]
+    assert any(still) and not all(still)
+
+
 def test_layer_wise_decay_lowers_the_rate_towards_the_input():
     assert layer_scale("backbone/stem/kernel", 3, 0.5) == (0.5**4,)
     assert layer_scale("backbone/blocks/mlp/fc1/kernel", 3, 0.5) == (0.125, 0.25, 0.5)

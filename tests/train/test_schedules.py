@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_step import EXPERIMENT, changed
 
+from protloc_jax.train.curves import cosine_by_epoch
 from protloc_jax.train.schedules import Schedules
 
 
@@ -73,6 +74,21 @@ def test_float32_is_close_enough_at_every_step():
     for name in ("lr", "weight_decay", "momentum", "teacher_temp"):
         assert values[name].dtype == jnp.float32
         np.testing.assert_allclose(values[name], tables[name], atol=2e-6 * tables[name].max(), err_msg=name)
+
+
+def test_a_warm_up_may_begin_above_zero():
+    experiment = changed(EXPERIMENT, optim={"warmup_epochs": 2, "warmup_start": 0.1, "lr": 1e-3, "lr_batch": 0})
+    with jax.enable_x64(True):
+        schedules = Schedules(experiment, 4)
+        lr = schedules(jnp.arange(schedules.total))["lr"]
+        np.testing.assert_allclose(lr[:8], np.linspace(1e-4, 1e-3, 8), rtol=1e-12)
+        np.testing.assert_allclose(lr[8:], cosine_array(1e-3, experiment.optim.min_lr, schedules.total - 8), rtol=1e-12)
+
+
+def test_a_cosine_by_epoch_stands_still_within_one():
+    with jax.enable_x64(True):
+        got = cosine_by_epoch(0.9, 1.0, 12, 4)(jnp.arange(12))
+    np.testing.assert_allclose(got, np.repeat(cosine_array(0.9, 1.0, 3), 4), rtol=1e-12)
 
 
 def test_past_the_end_the_last_values_stay():

@@ -132,6 +132,7 @@ def test_an_unlabelled_example_weighs_nothing(params):
     assert size[3] == 0 and (size[:3] > 0).all()
     found = jax.jit(lambda: output(params, batch.image, labels, keys))()
     assert float(found.means["labelled"]) == 0.75
+    assert found.features.shape == (4, 16), "one vector an image, for a regulariser"
 
 
 def test_what_does_not_fit_is_refused_by_name(params):
