@@ -1,4 +1,4 @@
-"""Every part of the de novo study on a miniature RxRx1-like screen: minutes on two CPU cores; it learns next to nothing.
+"""Every part of the de novo study on a miniature RxRx1-like screen, in minutes on two CPU cores; it learns nothing.
 
     protloc data simulate rxrx1 --layout raw --size 48 --n-compounds 12 --batches 15 --difficulty easy --out rxrx1
     protloc data simulate-knowledge --about rxrx1 --out knowledge
@@ -55,7 +55,10 @@ def get_config():
                         f"{KNOWLEDGE}/hetionet-v1.0-edges.sif.gz", "--targets", f"{KNOWLEDGE}/sirna_to_targets.csv",
                     ),
                 ),
-                "both": Made(title="mean of both", words=("knowledge", "graph", "mean", "string={string}", "hetionet={hetionet}")),
+                "both": Made(
+                    title="mean of both",
+                    words=("knowledge", "graph", "mean", "string={string}", "hetionet={hetionet}"),
+                ),
                 "shuffled": Made(title="STRING, shuffled", words=("knowledge", "graph", "shuffle", "{string}")),
                 "truth": Made(
                     title="the simulator's pathways",

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protloc_jax.cli.options import add_cell_lines
+
 if TYPE_CHECKING:
     from protloc_jax.eval.de_novo.answers import Answers
     from protloc_jax.eval.features import FeatureTable
@@ -39,6 +41,7 @@ def add_parser(subparsers) -> None:
     tuned.add_argument("--weights", required=True, metavar="DIR", help="the run, or one of its checkpoints")
     tuned.add_argument("--records", required=True, metavar="DIR", help="records folder of the images")
     tuned.add_argument("--batch", type=int, default=64, help="images a batch")
+    add_cell_lines(tuned)
     frozen = jobs.add_parser("frozen", help="frozen features: prototypes, nearest neighbour, retrieval")
     frozen.description = (
         "Without any training: each test image against the training images of every perturbation (to their mean, to "
@@ -57,7 +60,9 @@ def add_parser(subparsers) -> None:
         one.add_argument("--column", default="perturbation", help="group column with the perturbation")
         one.add_argument("--group", default="well", help="group column whose images belong together (default: well)")
         one.add_argument("--groups", metavar="CSV", help="pathways: a row a perturbation, with its group")
-        one.add_argument("--group-column", default="group", metavar="COLUMN", help="column of --groups (default: group)")
+        one.add_argument(
+            "--group-column", default="group", metavar="COLUMN", help="column of --groups (default: group)"
+        )
         one.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and of null distributions")
         one.add_argument("--out", required=True, metavar="DIR", help="folder for scores.json and the queries")
 
@@ -92,7 +97,9 @@ def _tuned(args: argparse.Namespace, groups: dict[str, str] | None) -> dict[str,
     data = DataConfig(records=args.records, split_file=args.split_file or "", split_name=args.split_name)
     with open_split(data)[0] as records:
         rows = records.manifest.rows(args.part)
-        found = own_probabilities(own, records, rows, batch=args.batch)
+        found = own_probabilities(
+            own, records, rows, batch=args.batch, cell_vectors=args.cell_vectors, cell_line=args.cell_line
+        )
         obs = records.manifest.table.iloc[rows].reset_index(drop=True)
         source = records.info.synthetic
     answers = answers_of(obs, found.probabilities, found.label_names, column=args.column, group=args.group)
@@ -182,11 +189,14 @@ def _print(results: dict[str, Any]) -> None:
             f"{name:<10}{one['images']:,} images of {one['groups']:,} wells, {one['classes']:,} classes: "
             + ", ".join(f"top-{k} {_interval(one[f'top{k}'])} (chance {one[f'top{k}']['chance']:.4f})" for k in (1, 5))
         )
+        for kind, own in one.get("by_kind", {}).items():
+            both = f"top-1 {_interval(own['top1'])}, top-5 {_interval(own['top5'])}"
+            print(f"          {kind}: {own['images']:,} images, {both}")
         inside = one.get("within_groups")
         if inside and inside["within"]:
             print(
-                f"          of {inside['wrong']:,} wrong answers {_interval(inside['within'])} are of the same pathway, "
-                f"by chance {inside['chance']:.3f}"
+                f"          of {inside['wrong']:,} wrong answers {_interval(inside['within'])} are of the same "
+                f"pathway, by chance {inside['chance']:.3f}"
             )
         for note in one["notes"]:
             print(f"note      {note}")

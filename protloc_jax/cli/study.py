@@ -57,9 +57,9 @@ STUDIES = {
     ),
     "de-novo": _Study(
         "graphs and cell-line tokens for cell lines never seen, on RxRx1 and RxRx19a (arXiv 2507.10737)",
-        "Every pretraining method without knowledge, with cell-line tokens, with a graph of perturbations and with both, "
-        "and the controls that tell knowledge from chance, fine-tuned on a few images of each perturbation of a new "
-        "cell line and frozen, with the published numbers beside ours. OUT/de_novo.json holds every number, "
+        "Every pretraining method without knowledge, with cell-line tokens, with a graph of perturbations and with "
+        "both, and the controls that tell knowledge from chance, fine-tuned on a few images of each perturbation of a "
+        "new cell line and frozen, with the published numbers beside ours. OUT/de_novo.json holds every number, "
         "OUT/de_novo.csv the table, OUT/report.html the page.",
         """examples:
   protloc study de-novo --config configs/study_de_novo.py screens.rxrx1.raw=rxrx1/ out=runs/de-novo

@@ -49,8 +49,8 @@ def with_graph(experiment: Experiment, manifest: Manifest) -> tuple[Experiment, 
     joined = np.asarray((weights > 0).any(1))
     if not joined.any():
         raise ConfigError(
-            f"graph.file={config.file}: no two of the {len(trained)} values of '{config.column}' in the training images "
-            f"are joined. The graph's nodes are named {capped(list(graph.names))}; theirs {capped(trained)}."
+            f"graph.file={config.file}: no two of the {len(trained)} values of '{config.column}' in the training "
+            f"images are joined. The graph's nodes are named {capped(list(graph.names))}; theirs {capped(trained)}."
         )
     filled = dataclasses.replace(config, nodes=tuple(names), place=columns.index(config.column), digest=graph.digest)
     edges = int((np.triu(weights, 1) > 0).sum())

@@ -87,8 +87,8 @@ def test_the_loss_is_the_methods_plus_the_weighted_term(file, memory):
             term = graph_loss(Nodes(jnp.asarray(means), jnp.asarray(present)), w, kind="contrastive", form="released")
             np.testing.assert_allclose(metrics["graph_term"], term, rtol=1e-6)
             plain = with_term.inner.loss(
-                params, {}, {}, with_term._views(batch.image), batch=batch, keys=jax.random.split(jax.random.key(0), 16),
-                scalars={},
+                params, {}, {}, with_term._views(batch.image), batch=batch,
+                keys=jax.random.split(jax.random.key(0), 16), scalars={},
             ).loss  # fmt: skip
             np.testing.assert_allclose(metrics["loss"], plain + 0.3 * term, rtol=1e-6)
             assert metrics["graph_nodes"] == present.sum()
@@ -232,7 +232,8 @@ def test_prototypes_take_the_classes_as_nodes(file):
          "method.label=perturbatio: no such column.*perturbation"),
         (lambda e: dataclasses.replace(e, graph=dataclasses.replace(e.graph, digest="other")),
          "is not the graph that this config was saved with"),
-        (lambda e: dataclasses.replace(e, method=supervised().method, graph=dataclasses.replace(e.graph, on="prototypes")),
+        (lambda e: dataclasses.replace(e, method=supervised().method,
+                                       graph=dataclasses.replace(e.graph, on="prototypes")),
          "graph.on=prototypes needs a classifier of 'perturbation'|no labels"),
         (lambda e: dataclasses.replace(e, method=dataclasses.replace(e.method, classes=("s1", "s2"))),
          "method.classes lacks s3"),

@@ -24,6 +24,7 @@ class Answers:
     rank    [Q] place of the true class, 1 the best
     classes C names
     group   [Q] what is resampled together (wells), never split
+    kind    [Q] treatment or control, '' where nothing is known of it
     notes   what a reader must know of the queries
     """
 
@@ -33,12 +34,28 @@ class Answers:
     rank: np.ndarray
     classes: tuple[str, ...]
     group: np.ndarray
+    kind: np.ndarray
     notes: tuple[str, ...] = ()
 
+    def of_kind(self, kind: str) -> Answers | None:
+        """The queries of one kind, None where there are none; all classes can still be answered."""
+        rows = np.flatnonzero(self.kind == kind)
+        if not len(rows):
+            return None
+        ids = tuple(self.ids[i] for i in rows)
+        each = (self.true[rows], self.best[rows], self.rank[rows])
+        return Answers(ids, *each, self.classes, self.group[rows], self.kind[rows], self.notes)
+
     def write(self, path: str | Path) -> Path:
-        """Write the queries as CSV: id, group, true, best, rank, and the number of classes."""
+        """Write the queries as CSV: id, group, kind, true, best and rank."""
         names = np.array(self.classes, object)
-        table = {"id": self.ids, "group": self.group, "true": names[self.true], "best": names[self.best]}
+        table = {
+            "id": self.ids,
+            "group": self.group,
+            "kind": self.kind,
+            "true": names[self.true],
+            "best": names[self.best],
+        }
         pd.DataFrame({**table, "rank": self.rank}).to_csv(path, index=False)
         return Path(path)
 
@@ -57,9 +74,12 @@ def judged(scores: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def answers_of(
-    obs: pd.DataFrame, scores: np.ndarray, classes: Sequence[str], *, column: str = "perturbation", group: str = "well"
-) -> Answers:
+    obs: pd.DataFrame, scores: np.ndarray, classes: Sequence[str], *, column: str = "perturbation", group: str = "well",
+    kind: str = "well_type",
+) -> Answers:  # fmt: skip
     """Answers by scores [N, C] of the classes about rows with metadata `obs`, whose column says what is true.
+
+    group, kind  columns with the well, and with what kind of well it is (where there is such a column)
 
     Rows without a value in the column, or of a class that is not among `classes`, cannot be answered: they are left
     out and counted in the notes. Raises ValueError for a missing column, scores that are not finite, and where nothing
@@ -97,20 +117,22 @@ def answers_of(
     if len(bad):
         raise ValueError(f"{len(bad)} images have scores that are not finite: {capped([ids[i] for i in bad])}.")
     best, rank = judged(asked, number[kept])
-    return Answers(ids, number[kept], best, rank, tuple(classes), np.array(own)[kept], tuple(notes))
+    kinds = np.array(_texts(obs[kind]) if kind in obs else [""] * len(obs))
+    return Answers(ids, number[kept], best, rank, tuple(classes), np.array(own)[kept], kinds[kept], tuple(notes))
 
 
 def read_answers(path: str | Path, classes: Sequence[str], *, notes: tuple[str, ...] = ()) -> Answers:
     """Answers that `write` has written; raises ValueError for classes that are not among those given."""
-    table = pd.read_csv(path, dtype={"id": str, "group": str, "true": str, "best": str}, keep_default_na=False)
+    table = pd.read_csv(
+        path, dtype={"id": str, "group": str, "kind": str, "true": str, "best": str}, keep_default_na=False
+    )
     at = {name: i for i, name in enumerate(classes)}
     foreign = sorted({name for key in ("true", "best") for name in table[key] if name not in at})
     if foreign:
         raise ValueError(f"{path}: {len(foreign)} classes are not among the {len(at)}: {capped(foreign)}.")
     true, best = (np.array([at[name] for name in table[key]]) for key in ("true", "best"))
-    return Answers(
-        tuple(table["id"]), true, best, table["rank"].to_numpy(), tuple(classes), table["group"].to_numpy(), notes
-    )
+    group, kind = (table[key].to_numpy() for key in ("group", "kind"))
+    return Answers(tuple(table["id"]), true, best, table["rank"].to_numpy(), tuple(classes), group, kind, notes)
 
 
 def related_classes(classes: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:

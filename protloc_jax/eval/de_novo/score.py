@@ -15,7 +15,10 @@ from protloc_jax.eval.de_novo.top_k import KS, confusion_within, top_k
 
 
 def scored(answers: Answers, groups: Mapping[str, str] | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """Top-1 and top-5 with intervals over the groups of queries, chance, and the confusion within pathways if given."""
+    """Top-1 and top-5 with intervals over the groups of queries and chance, treatments and controls apart as well.
+
+    groups  pathway of each perturbation: also the confusion within pathways
+    """
     classes = len(answers.classes)
     asked = np.unique(answers.true)
     found: dict[str, Any] = {
@@ -27,6 +30,9 @@ def scored(answers: Answers, groups: Mapping[str, str] | None = None, *, seed: i
     }
     for k in KS:
         found[f"top{k}"] = top_k(answers, k, seed=seed).as_dict() | {"chance": min(k, classes) / classes}
+    kinds = sorted(set(answers.kind.tolist()) - {""})
+    if len(kinds) > 1:  # controls apart
+        found["by_kind"] = {kind: _of_kind(answers, kind, seed) for kind in kinds}
     if groups is not None:
         related = related_classes(answers.classes, groups)
         without = [name for name, number in zip(answers.classes, related, strict=True) if number < 0]
@@ -34,9 +40,13 @@ def scored(answers: Answers, groups: Mapping[str, str] | None = None, *, seed: i
     return found
 
 
-def read_groups(
-    path: str | Path, *, column: str = "perturbation", group_column: str = "group"
-) -> dict[str, str]:
+def _of_kind(answers: Answers, kind: str, seed: int) -> dict[str, Any]:
+    own = answers.of_kind(kind)
+    assert own is not None
+    return {"images": len(own.ids), **{f"top{k}": top_k(own, k, seed=seed).as_dict() for k in KS}}
+
+
+def read_groups(path: str | Path, *, column: str = "perturbation", group_column: str = "group") -> dict[str, str]:
     """Group (pathway) of each perturbation from a CSV with these two columns.
 
     Raises ValueError for missing columns, and for perturbations that stand in several groups.

@@ -63,7 +63,9 @@ class Method:
     )
     config: str = opt("", "config file of pretraining; of untrained weights the one they would have been trained by")
     options: tuple[str, ...] = opt((), "key=value overrides of that config")
-    which: Literal["params", "teacher"] = opt("params", "whose backbone is used afterwards: the trained one or its average")
+    which: Literal["params", "teacher"] = opt(
+        "params", "whose backbone is used afterwards: the trained one or its average"
+    )
     variants: tuple[str, ...] = opt((), "names of the variants it takes part with; empty = all")
     published: Literal["", "wsl", "simclr", "byol", "moco", "mae", "scratch"] = opt("", "which of the paper's rows")
 
@@ -102,7 +104,8 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Something made by a command: words with {name} for what another section makes, {name}/file inside it, key={name}."""
+    """Something made by a command; {name} among its words stands for what another section makes, {name}/file for a
+    file in it, and both may follow a key=."""
 
     title: str = opt("", "what tables call it; empty = its name")
     words: tuple[str, ...] = opt((), "the command's words; no --out")
@@ -220,7 +223,9 @@ def _places(study: DeNovoStudy) -> list[str]:
             if bool(made.words) == bool(made.path):
                 problems.append(f"{key}.{name}: say one of words, path.")
             named = [
-                m.group("name") for word in made.words if (m := PLACE.match(word)) and m.group("name") not in ("out", "records")
+                m.group("name")
+                for word in made.words
+                if (m := PLACE.match(word)) and m.group("name") not in ("out", "records")
             ]
             needs[name] = named
             problems += absent(f"{key}.{name}.words", named, every)

@@ -126,9 +126,7 @@ def _draws(task: Task, split: Made) -> tuple[str, ...]:
     return task.draws
 
 
-def _statistics(
-    study: DeNovoStudy, name: str, graph: Made, groups: Made | None, shop: Workshop
-) -> dict[str, Any]:
+def _statistics(study: DeNovoStudy, name: str, graph: Made, groups: Made | None, shop: Workshop) -> dict[str, Any]:
     words: list[Word] = ["knowledge", "graph", "stats", graph]
     if groups is not None:
         words += ["--groups", groups, "--group-column", study.group_column]

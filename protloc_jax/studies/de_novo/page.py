@@ -12,6 +12,7 @@ from typing import Any
 from protloc_jax.report import curve_plots
 from protloc_jax.report.html import Report
 from protloc_jax.studies.de_novo import table
+from protloc_jax.studies.de_novo.results import HOWS
 from protloc_jax.studies.number_texts import triple
 
 ALPHA = 0.05
@@ -62,20 +63,22 @@ def _lead(page: Report, results: Mapping[str, Any], note: str) -> None:
                 table.lead_rows(results, name, how),
                 caption=f"{rows[0]['how_title']}: {rows[0]['classes']:,} perturbations. Chance: {chance}.{source}",
             )
-        page.figure(
-            _dots(results, name, note),
-            caption=f"{task['title']}: top-1 of every method and variant, by the way of recognition.",
-        )
+        tuned = [how for how in table.hows_of(results, name) if how not in HOWS]
+        for hows, words in ((tuned, "fine-tuned"), (list(HOWS), "frozen")):
+            png = _dots(results, name, hows, note)
+            if png is not None:
+                page.figure(png, caption=f"{task['title']}, {words}: top-1 of every method and variant.")
 
 
-def _dots(results: Mapping[str, Any], task: str, note: str) -> bytes:
+def _dots(results: Mapping[str, Any], task: str, hows: Sequence[str], note: str) -> bytes | None:
     rows = []
     for method, variant in dict.fromkeys((r["method"], r["variant"]) for r in results["rows"] if r["task"] == task):
-        own = table.find(results, task=task, method=method, variant=variant)
-        values = {r["how_title"]: triple(r["top1"]) for r in own}
-        published = {r["how_title"]: r["top1"]["published"] for r in own if r["top1"]["published"] is not None}
-        rows.append((f"{own[0]['method_title']}, {table.called(own[0])}", values, published))
-    return curve_plots.paired_dots(rows, label="top-1", note=note, wrap=44)
+        own = [r for r in table.find(results, task=task, method=method, variant=variant) if r["how"] in hows]
+        if own:
+            values = {r["how_title"]: triple(r["top1"]) for r in own}
+            known = {r["how_title"]: r["top1"]["published"] for r in own if r["top1"]["published"] is not None}
+            rows.append((f"{own[0]['method_title']}, {table.called(own[0])}", values, known))
+    return curve_plots.paired_dots(rows, label="top-1", note=note, wrap=44) if rows else None
 
 
 def _controls(page: Report, results: Mapping[str, Any]) -> None:
@@ -126,9 +129,9 @@ def _relations(page: Report, results: Mapping[str, Any]) -> None:
         return
     page.section(
         "Pathways and replicates",
-        "Of the wrong answers, the share that names a perturbation of the right one's pathway. Of frozen features also: "
-        "whether wells of one perturbation find each other on other plates (mean average precision), and which share of "
-        "the known pairs is among the most and least similar tenth of all.",
+        "Of the wrong answers, the share that names a perturbation of the right one's pathway. Of frozen features "
+        "also: whether wells of one perturbation find each other on other plates (mean average precision), and which "
+        "share of the known pairs is among the most and least similar tenth of all.",
     )
     for name, rows in tables.items():
         if rows:

@@ -77,6 +77,10 @@ def row(study: DeNovoStudy, scored: Scored) -> dict[str, Any]:
             if method.published and variant.published and task.published and scored.how not in HOWS
             else None,
         }
+    found["by_kind"] = {
+        kind: float(np.mean(np.concatenate([hits(own, 1) for a in answers if (own := a.of_kind(kind)) is not None])))
+        for kind in sorted({kind for a in answers for kind in a.kind.tolist()} - {""})
+    }
     within = [one["within_groups"] for one in each if one.get("within_groups", {}).get("within")]
     found["within"] = _mean_of(within, ("within", "excess"), "estimate") | {
         "chance": float(np.mean([one["chance"] for one in within])) if within else None

@@ -72,7 +72,7 @@ def _controls(study: DeNovoStudy, inputs: Inputs, trained: Any, compared: Any, s
     if "permuted" in study.controls and study.frozen:
         cells = [cell for cell in runs.cells_of(study) if cell.how == "frozen"]
         first = {cell.task: cell for cell in reversed(cells)}
-        with shop.phase("controls", len(first)):
+        with shop.phase("controls", 2 * len(first)):
             for task, cell in first.items():
                 seed = study.seeds[0]
                 weights = trained[runs.pretraining_of(cell.method, study.variants[cell.variant]), seed]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protloc_jax.eval.de_novo.top_k import KS
-from protloc_jax.studies.number_texts import DASH, bounds_text, interval_text, p_text
+from protloc_jax.studies.number_texts import DASH, interval_text, p_text
 
 TRUTH = " (true graph: upper bound)"
 CONTROL = " (control)"
@@ -48,6 +48,8 @@ def table_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 f"top-{k} published": own["published"],
             }  # fmt: skip
         plain |= {
+            "top-1 treatments": row["by_kind"].get("treatment"),
+            "top-1 positive controls": row["by_kind"].get("positive_control"),
             "errors in the pathway": row["within"]["within"],
             "by chance": row["within"]["chance"],
             "replicate mAP": row["replicates"]["map"] if row["replicates"] else None,
@@ -80,6 +82,8 @@ def lead_rows(results: Mapping[str, Any], task: str, how: str) -> list[dict[str,
             entry[f"top-{k}"] = interval_text(own)
             if any(r[f"top{k}"]["published"] is not None for r in find(results, task=task, how=how)):
                 entry[f"published top-{k}"] = DASH if own["published"] is None else f"{own['published']:.4f}"
+        if len(row["by_kind"]) > 1:
+            entry |= {f"top-1, {kind.replace('_', ' ')}": value for kind, value in row["by_kind"].items()}
         spread = row["top1"]["sd_seeds"]
         entry["sd, seeds"] = DASH if spread is None else f"{spread:.3f}"
         table.append(entry)
@@ -109,22 +113,21 @@ def within_rows(results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
 
 
 def difference_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences as printed."""
-    return [
-        {
-            "task": d["task_title"],
+    """Paired differences as printed, all k of a comparison in one row."""
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    several = len({d["task"] for d in entries}) > 1
+    for d in entries:
+        key = (d["task"], d["method"], d["how"], d["variant"], d["second"])
+        row = table.setdefault(key, {
+            **({"task": d["task_title"]} if several else {}),
             "method": d["method_title"],
             "recognition": d["how_title"],
             "difference": f"{d['variant_title']} − {d['second_title']}",
-            "top-k": d["k"],
-            "accuracy": d["estimate"],
-            "95\u00a0%": bounds_text(d),
-            "relative": DASH if d["relative"] is None else f"{100 * d['relative']:+.0f}\u00a0%",
-            "p": p_text(d["p_value"]),
-            "p (Holm)": p_text(d["p_value_holm"]),
-        }
-        for d in entries
-    ]
+        })  # fmt: skip
+        relative = "" if d["relative"] is None else f" ({100 * d['relative']:+.0f}\u00a0%)"
+        row[f"top-{d['k']}"] = interval_text(d, signed=True) + (relative if d["k"] == 1 else "")
+        row[f"p (Holm), top-{d['k']}"] = p_text(d["p_value_holm"])
+    return list(table.values())
 
 
 def control_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
