@@ -47,6 +47,7 @@ class Task:
     channels: tuple[str, ...] = opt(
         (), "words of `protloc convert` that fit pretrained weights to the screen's channels; empty = as they are"
     )
+    variants: tuple[str, ...] = opt((), "names of the variants that take part in it; empty = all")
     published: Literal["", "u2os", "hrce", "vero"] = opt("", "which of the paper's columns it repeats")
 
     def __post_init__(self) -> None:
@@ -136,6 +137,7 @@ class DeNovoStudy:
     order: tuple[str, ...] = opt((), "names of methods and variants in the order of the tables; the rest by name")
     only: tuple[str, ...] = opt((), "names of the methods that take part; empty = all")
     arms: tuple[str, ...] = opt((), "names of the variants that take part; empty = all")
+    on: tuple[str, ...] = opt((), "names of the tasks that take part; empty = all; screens of others are not needed")
     runs: str = opt("", "folder with pretraining runs made elsewhere, named as the steps are; those there are used")
     seeds: tuple[int, ...] = opt((0,), "seeds of pretraining")
     frozen: tuple[str, ...] = opt(FROZEN, "recognition without training: prototype, nearest; empty = none")
@@ -153,21 +155,27 @@ class DeNovoStudy:
     def __post_init__(self) -> None:
         check_literals(self)
         problems = [*absent("only", self.only, self.methods), *absent("arms", self.arms, self.variants)]
+        problems += absent("on", self.on, self.tasks)
         problems += absent("order", self.order, {**self.methods, **self.variants})
         if not problems:
             for key, chosen in (("methods", self.only), ("variants", self.arms)):
                 sections = getattr(self, key)
                 named = [n for n in self.order if n in sections] + [n for n in sections if n not in self.order]
                 object.__setattr__(self, key, {n: sections[n] for n in named if not chosen or n in chosen})
+            tasks = {n: t for n, t in self.tasks.items() if not self.on or n in self.on}
+            object.__setattr__(self, "tasks", tasks)
+            if self.on:
+                used = {self.pretrain_on, *(t.screen for t in tasks.values())}
+                object.__setattr__(self, "screens", {n: s for n, s in self.screens.items() if n in used})
         problems += _unknown(self) + _impossible(self)
         if problems:
             raise ConfigError("\n  ".join(problems))
 
 
-def variants_of(study: DeNovoStudy, method: str) -> dict[str, Variant]:
-    """The variants that a method takes part with; without training the graph of pretraining means nothing."""
-    asked = study.methods[method].variants
-    return {name: v for name, v in study.variants.items() if not asked or name in asked}
+def variants_of(study: DeNovoStudy, task: str, method: str) -> dict[str, Variant]:
+    """The variants that a method takes part with in a task."""
+    allowed = [asked for asked in (study.methods[method].variants, study.tasks[task].variants) if asked]
+    return {name: v for name, v in study.variants.items() if all(name in asked for asked in allowed)}
 
 
 def tunings_of(study: DeNovoStudy, variant: str) -> dict[str, Tuning]:
@@ -185,6 +193,8 @@ def _unknown(study: DeNovoStudy) -> list[str]:
         problems.append(f"screens.{study.pretrain_on}.split is empty; say which images are pretrained on.")
     for name, task in study.tasks.items():
         problems += absent(f"tasks.{name}.screen", (task.screen,), study.screens)
+        asked = [v for v in task.variants if not study.arms or v in study.arms]
+        problems += absent(f"tasks.{name}.variants", asked, study.variants)
         if not task.split:
             problems.append(f"tasks.{name}.split is empty.")
     for name, method in study.methods.items():

@@ -49,7 +49,7 @@ def cells_of(study: DeNovoStudy) -> list[Cell]:
     for task in study.tasks:
         for method in study.methods:
             seen: set[Pretraining] = set()
-            for name, variant in variants_of(study, method).items():
+            for name, variant in variants_of(study, task, method).items():
                 cells += [Cell(task, method, name, how) for how in tunings_of(study, name)]
                 own = pretraining_of(method, variant)
                 if study.frozen and own not in seen:
