@@ -60,8 +60,15 @@ class MaskedDecoder(nn.Module):
         def layer(block: Block, carry, _):
             return block(carry), None
 
-        body = nn.remat(Block, prevent_cse=False) if config.remat != "none" else Block
-        loop = nn.scan(layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=config.shape.depth)
+        depth = config.shape.depth
+        body = nn.remat(Block, prevent_cse=not config.scan) if config.remat != "none" else Block
+        loop = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=depth,
+            unroll=1 if config.scan else depth,
+        )
         x, _ = loop(body(config, name="blocks"), x, None)
         x = LayerNorm(config.norm_eps, dtype, name="norm")(x[..., before:, :])
         pixels = Linear(self.outputs, dtype, kernels=config.init, name="pixels")(x)

@@ -46,7 +46,6 @@ CASES = {
         ),
         HPA,
     ),
-    "rxrx_byol": (ViewsConfig("rxrx_byol", **TINY), HPA),
     # Without the last normalisation, which undoes most of it.
     "rxrx, unnormalised": (ViewsConfig("rxrx", normalise="none", offset_level=(0.01, 0.1), **TINY), HPA),
     "resized first": (ViewsConfig("dino4cells", resize=24, warp=0.0, **TINY), HPA),
