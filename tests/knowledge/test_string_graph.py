@@ -121,7 +121,7 @@ def test_a_network_without_text_mining(folder):
     channels = channels_without(links, ["textmining"])
     assert "textmining" not in channels and len(channels) == 6
     graph = protein_graph(StringSource(str(links), str(info), channels=channels), P, taxon="9606")
-    found = {pair: w for pair, w in weights_of(graph).items()}
+    found = weights_of(graph)
     assert (P[0], P[2]) not in found, "text mining alone"
     assert found[P[0], P[1]] == pytest.approx(np.floor(by_hand([62, 621]) * 1000) / 1000)
     with pytest.raises(KnowledgeError, match=r"has no channel 'textminning' Did you mean 'textmining'"):
