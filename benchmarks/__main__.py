@@ -17,6 +17,7 @@ for name in (
     "heads",
     "moa",
     "background",
+    "knowledge_graph",
     "loader",
     "views",
     "train_step",

@@ -29,7 +29,7 @@ RANKS: dict[str, float] = {
     "cli": 6,
 }
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-NO_JAX = ("data", "simulate", "datasets", "images", "config", "channels", "channel_plans", "xla_flags")
+NO_JAX = ("data", "simulate", "datasets", "images", "knowledge", "config", "channels", "channel_plans", "xla_flags")
 
 
 def room_of(module: str) -> str:

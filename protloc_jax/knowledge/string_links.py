@@ -32,6 +32,7 @@ CHANNELS = (
 )
 _TRANSFERRED = "_transferred"
 _PAD = b"\n" * 8
+_CONTROL = bytes(range(32))
 _HASH_BITS = 18
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _DIGITS = np.uint32(0x30303030)
@@ -165,18 +166,24 @@ class _Reader:
 
     def _explain(self, block: bytes) -> None:
         """Say what is wrong with which lines of a block that is known to hold something wrong."""
+        before = self.problems.count
         for number, line in enumerate(block[:-1].split(b"\n"), self._line):
             fields = line.split(b" ")
             if len(fields) != self._fields:
                 self.problems.add(number, f"{len(fields)} fields instead of {self._fields}: '{_shown(line)}'.")
                 continue
-            strange = [f for f in fields[:2] if not f.startswith(self._prefix) or len(f.split()) != 1]
+            if line.translate(None, _CONTROL) != line:
+                self.problems.add(number, f"control characters: '{_shown(line)}'.")
+                continue
+            strange = [f for f in fields[:2] if not f.startswith(self._prefix)]
             if strange:
                 taxon = self._prefix.decode()[:-1]
                 self.problems.add(number, f"'{_shown(strange[0])}' is no protein of taxon {taxon}.")
             for text in (fields[column] for column in self._columns):
                 if not (text.isdigit() and len(text) <= 4 and int(text) <= 1000):
                     self.problems.add(number, f"score '{_shown(text)}' is no whole number in 0..1000.")
+        # The two readings of a row must agree, or rows would be lost without a word.
+        assert self.problems.count > before, f"nothing wrong from line {self._line} of {self.problems.path}"
 
 
 def _hash(tails: np.ndarray) -> np.ndarray:

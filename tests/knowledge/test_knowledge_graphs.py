@@ -125,7 +125,7 @@ def test_labels_change_places_among_nodes_of_like_degree():
     whole = np.linalg.eigvalsh(graph.weights.toarray().astype(float))
     np.testing.assert_allclose(np.linalg.eigvalsh(made.weights.toarray().astype(float)), whole, atol=1e-5)
     assert made.about["share_of_edges_kept"] < 0.5
-    complete = group_graph({n: ("g",) for n in "abcdef"})
+    complete = group_graph(dict.fromkeys("abcdef", ("g",)))
     assert shuffle(complete).about["share_of_edges_kept"] == 1
     with pytest.raises(KnowledgeError, match="shuffle 'rewire'"):
         shuffle(graph, kind="rewire")  # type: ignore[arg-type]

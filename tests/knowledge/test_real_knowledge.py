@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_strings_own_combined_scores_come_out_of_its_channels():
     path = FOLDER / "string-v11-9606.protein.links.detailed.sample10k.txt.gz"
-    rows = [line.split() for line in gzip.open(path, "rt").read().splitlines()[1:]]
+    rows = [line.split() for line in gzip.decompress(path.read_bytes()).decode().splitlines()[1:]]
     names = {p: i for i, p in enumerate(dict.fromkeys(p for row in rows for p in row[:2]))}
     links = read_links(path, names, taxon="9606", columns=(*CHANNELS, "combined_score"))
     assert links.rows == len(rows) == len(links.first) == 10_000

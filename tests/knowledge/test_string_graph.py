@@ -121,7 +121,7 @@ def test_a_network_without_text_mining(folder):
     channels = channels_without(links, ["textmining"])
     assert "textmining" not in channels and len(channels) == 6
     graph = protein_graph(StringSource(str(links), str(info), channels=channels), P, taxon="9606")
-    found = {pair: w for pair, w in weights_of(graph).items()}
+    found = weights_of(graph)
     assert (P[0], P[2]) not in found, "text mining alone"
     assert found[P[0], P[1]] == pytest.approx(np.floor(by_hand([62, 621]) * 1000) / 1000)
     with pytest.raises(KnowledgeError, match=r"has no channel 'textminning' Did you mean 'textmining'"):
@@ -154,13 +154,14 @@ def test_every_bad_row_is_named_by_its_line(folder):
         f"{P[0]}  {P[1]} 300",
         f"{P[0]} {P[1]} 12a",
         f"{P[0]}\t{P[1]}\t300",
+        f"{P[0]}\x01 {P[1]} 300",
     )
     path = write_links(folder / "bad.txt", extra=extra)
-    with pytest.raises(KnowledgeError, match="7 bad rows") as refused:
+    with pytest.raises(KnowledgeError, match="8 bad rows") as refused:
         read_links(path, {}, taxon="9606")
-    for line in range(12, 19):
+    for line in range(12, 20):
         assert f"bad.txt:{line}:" in str(refused.value)
-    for what in ("2 fields instead of 3", "'1001'", "'0.7'", "10090.ENSMUSP1", "4 fields", "'12a'", "1 fields"):
+    for what in ("2 fields instead of 3", "'1001'", "'0.7'", "10090.ENSMUSP1", "4 fields", "'12a'", "1 fields", "control"):
         assert what in str(refused.value)
     many = write_links(folder / "many.txt", extra=(f"{P[0]} {P[1]} -5",) * 50)
     with pytest.raises(KnowledgeError, match=r"50 bad rows(.|\n)*and 30 more"):
