@@ -25,8 +25,8 @@ def perturbations(manifest: Manifest) -> pd.DataFrame:
                 "perturbation": name,
                 "well_type": kind,
                 "cell_line": line,
-                "experiments": group["batch"].nunique(),
-                "wells": group["well"].nunique(),
+                "experiments": len(set(group["batch"])),
+                "wells": len(set(group["well"])),
                 "images": len(group),
             }
         )
