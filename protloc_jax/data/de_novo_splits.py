@@ -148,7 +148,9 @@ def _few_shot(screen: _Screen, config: DeNovoConfig) -> tuple[dict[str, np.ndarr
                 f"{max(small.values(), default=0)}."
             )
         if config.of == "examples":
-            part[~_one_of_each(screen.ids[rows], screen.well[rows], seed) & np.isin(part, (TRAIN, VAL))] = 0
+            # An experiment that validates does so with all its images.
+            drawn = (part == TRAIN) | ((part == VAL) & (config.group == "well"))
+            part[drawn & ~_one_of_each(screen.ids[rows], screen.well[rows], seed)] = 0
         for shots in sorted(config.shots):
             whole = np.zeros(len(screen.ids), np.int8)
             whole[rows] = np.where((part == TRAIN) & (place >= shots), 0, part)
