@@ -16,7 +16,6 @@ import pandas as pd
 
 from protloc_jax.config import ConfigError, nearest, to_dict
 from protloc_jax.data.de_novo_config import DeNovoConfig
-from protloc_jax.data.grouping import is_missing
 from protloc_jax.data.manifest import Manifest, capped, listed
 from protloc_jax.data.split_config import SplitConfig
 from protloc_jax.data.split_file import SplitFile, basis_columns
@@ -106,7 +105,7 @@ def _screen(table: pd.DataFrame, config: DeNovoConfig) -> _Screen:
     kinds = [TREATMENT] + [POSITIVE] * (config.controls == "classes") + [NEGATIVE] * (config.empty == "class")
     used = (text[label] != "") & np.isin(text["well_type"], kinds)
     if config.condition and CONDITION in have and config.task != "wilds":
-        used &= (table[CONDITION] == config.condition).to_numpy(bool)
+        used &= np.asarray(basis_columns(table, (CONDITION,))[CONDITION], dtype=str) == config.condition
     if config.task == "few_shot":
         used &= text["cell_line"] == config.line
     if not used.any():
@@ -116,12 +115,13 @@ def _screen(table: pd.DataFrame, config: DeNovoConfig) -> _Screen:
 
 
 def _one_class_a_well(labels: np.ndarray, wells: np.ndarray) -> None:
-    pairs = pd.DataFrame({"well": wells, "label": labels}).drop_duplicates()
-    twice = pairs["well"][pairs["well"].duplicated()]
-    if len(twice):
+    first: dict[str, str] = {}
+    rows = zip(wells.tolist(), labels.tolist(), strict=True)
+    twice = sorted({well for well, label in rows if first.setdefault(well, label) != label})
+    if twice:
         raise ConfigError(
             f"{len(twice)} wells hold several perturbations; names of wells must be unique over the data "
-            f"(experiment_plate_well): {capped(sorted(set(twice)))}."
+            f"(experiment_plate_well): {capped(twice)}."
         )
 
 
@@ -148,7 +148,9 @@ def _few_shot(screen: _Screen, config: DeNovoConfig) -> tuple[dict[str, np.ndarr
                 f"{max(small.values(), default=0)}."
             )
         if config.of == "examples":
-            part[~_one_of_each(screen.ids[rows], screen.well[rows], seed) & np.isin(part, (TRAIN, VAL))] = 0
+            # An experiment that validates does so with all its images.
+            drawn = (part == TRAIN) | ((part == VAL) & (config.group == "well"))
+            part[drawn & ~_one_of_each(screen.ids[rows], screen.well[rows], seed)] = 0
         for shots in sorted(config.shots):
             whole = np.zeros(len(screen.ids), np.int8)
             whole[rows] = np.where((part == TRAIN) & (place >= shots), 0, part)
@@ -186,8 +188,8 @@ def _by_batch(
 
 def _small(labels: np.ndarray, units: np.ndarray, least: int) -> dict[str, int]:
     """The classes with fewer than `least` units, and how many they have."""
-    counts = pd.DataFrame({"label": labels, "unit": units}).groupby("label")["unit"].nunique()
-    return {str(name): int(n) for name, n in counts[counts < least].items()}
+    counts = Counter(label for label, _ in set(zip(labels.tolist(), units.tolist(), strict=True)))
+    return {name: n for name, n in counts.items() if n < least}
 
 
 def _one_of_each(ids: np.ndarray, wells: np.ndarray, seed: int) -> np.ndarray:
@@ -206,18 +208,18 @@ def _pretrain(screen: _Screen, config: DeNovoConfig) -> dict[str, np.ndarray]:
     rows, made = np.flatnonzero(wanted), {}
     if not len(rows):
         raise ConfigError(f"pretrain: no row is left beside {config.line}.")
-    wells = pd.DataFrame({"well": screen.well[rows], "batch": screen.batch[rows], "label": screen.label[rows]})
-    wells = wells.drop_duplicates("well").sort_values("well", ignore_index=True)
+    wells, first = np.unique(screen.well[rows], return_index=True)
+    label, batch = screen.label[rows][first], screen.batch[rows][first]
     for seed in config.seeds:
-        rng, left = np.random.default_rng(seed), Counter(wells["label"])
+        rng, left = np.random.default_rng(seed), Counter(label.tolist())
         held: set[str] = set()
-        for _, own in wells.groupby("batch"):
-            number, taken = round(config.val_share * len(own)), 0
-            for at in rng.permutation(len(own)).tolist():
-                name, label = own["well"].iloc[at], own["label"].iloc[at]
-                if taken < number and left[label] > 1:
-                    held.add(name)
-                    left[label] -= 1
+        for name in np.unique(batch).tolist():
+            own = np.flatnonzero(batch == name)
+            wanted_here, taken = round(config.val_share * len(own)), 0
+            for at in rng.permutation(own).tolist():
+                if taken < wanted_here and left[label[at]] > 1:
+                    held.add(str(wells[at]))
+                    left[label[at]] -= 1
                     taken += 1
         whole = np.zeros(len(screen.ids), np.int8)
         whole[rows] = np.where(np.isin(screen.well[rows], sorted(held)), VAL, TRAIN)
@@ -234,7 +236,7 @@ def _wilds(screen: _Screen, config: DeNovoConfig) -> dict[str, np.ndarray]:
         firsts.setdefault(line_of[name], name)
     vals = config.val_batches or tuple(firsts.values())
     trains = sorted(set(line_of) - set(tests) - set(vals))
-    site = pd.to_numeric(screen.table["site"]).to_numpy()
+    site = np.asarray(screen.table["site"], np.float64)
     train, val = np.isin(screen.batch, trains), np.isin(screen.batch, vals)
     ood = np.isin(screen.batch, tests) & ~val
     made = {}
@@ -256,12 +258,13 @@ def _test_batches(screen: _Screen, config: DeNovoConfig) -> tuple[str, ...]:
         return config.test_batches
     if PUBLISHED not in screen.table.columns:
         raise ConfigError(f"the data have no column '{PUBLISHED}': say with test_batches which experiments test.")
-    values = [("" if is_missing(v) else str(v)) for v in screen.table[PUBLISHED][screen.used]]
-    pairs = pd.DataFrame({"batch": screen.batch[screen.used], "split": values}).drop_duplicates()
-    torn = pairs["batch"][pairs["batch"].duplicated()]
-    if len(torn):
-        raise ConfigError(f"{PUBLISHED} differs within {capped(sorted(set(torn)))}: experiments must be whole.")
-    found = tuple(sorted(pairs["batch"][pairs["split"] == "test"]))
+    values = np.asarray(basis_columns(screen.table, (PUBLISHED,))[PUBLISHED], dtype=str)[screen.used]
+    pairs = sorted(set(zip(screen.batch[screen.used].tolist(), values.tolist(), strict=True)))
+    times = Counter(batch for batch, _ in pairs)
+    torn = [batch for batch, n in times.items() if n > 1]
+    if torn:
+        raise ConfigError(f"{PUBLISHED} differs within {capped(torn)}: experiments must be whole.")
+    found = tuple(batch for batch, split in pairs if split == "test")
     if not found:
         raise ConfigError(f"no experiment of {config.line or 'the data'} has {PUBLISHED}=test; give test_batches.")
     return found

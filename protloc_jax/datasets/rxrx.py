@@ -26,7 +26,15 @@ from protloc_jax.datasets.raw_tree import RawTree, given_table, one_table, raw_t
 from protloc_jax.datasets.row_table import RowTable
 from protloc_jax.datasets.rxrx_files import Left, files_of_sites
 from protloc_jax.datasets.rxrx_published import published_notes
-from protloc_jax.datasets.rxrx_tables import COMPETITION, Screen, SiteRow, is_site_table, naming, read_site_table
+from protloc_jax.datasets.rxrx_tables import (
+    COMPETITION,
+    Screen,
+    SiteRow,
+    dose_notes,
+    is_site_table,
+    naming,
+    read_site_table,
+)
 from protloc_jax.simulate.presets_screens import SCREENS
 
 SIDES = {"rxrx1": 512, "rxrx19a": 1024}  # of the published images
@@ -137,9 +145,9 @@ def _site_table(tree: RawTree, config: RxRxConfig) -> Path:
 
 
 def _names(config: RxRxConfig, screen: Screen, rows: Sequence[SiteRow]) -> tuple[str, list[str]]:
-    """(how siRNAs are named, notes on it); ("", []) for RxRx19a."""
+    """(how siRNAs are named, notes on it); for RxRx19a "" and notes on doses."""
     if screen != "rxrx1":
-        return "", []
+        return "", dose_notes(rows)
     names = naming(rows)
     if names != COMPETITION:
         return names, []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pandas as pd
 
 from protloc_jax.data.manifest import Manifest, capped
@@ -15,7 +17,7 @@ def perturbations(manifest: Manifest) -> pd.DataFrame:
 
     Ordered by name; negative controls, which have no perturbation, are not among them.
     """
-    own = manifest.table[manifest.table["perturbation"].notna()]
+    own = manifest.table[manifest.table["perturbation"].notna()].copy()
     rows = []
     for (name, kind, line), group in own.groupby(["perturbation", "well_type", "cell_line"]):  # type: ignore[misc]
         rows.append(
@@ -23,13 +25,13 @@ def perturbations(manifest: Manifest) -> pd.DataFrame:
                 "perturbation": name,
                 "well_type": kind,
                 "cell_line": line,
-                "experiments": group["batch"].nunique(),
-                "wells": group["well"].nunique(),
+                "experiments": len(set(group["batch"])),
+                "wells": len(set(group["well"])),
                 "images": len(group),
             }
         )
     columns = ("perturbation", "well_type", "cell_line", "experiments", "wells", "images")
-    return pd.DataFrame(rows, columns=list(columns))
+    return pd.DataFrame({name: [row[name] for row in rows] for name in columns})
 
 
 def summary(manifest: Manifest) -> list[str]:
@@ -52,12 +54,10 @@ def summary(manifest: Manifest) -> list[str]:
     both = sorted(names["treatment"] & names["positive_control"])
     if both:
         lines.append(f"{len(both)} perturbations stand in wells of both kinds: {capped(both)}.")
-    sites = table.groupby("well")["site"].nunique()
-    short = sites[sites < sites.max()]
-    if len(short):
-        lines.append(
-            f"{len(short):,} wells have fewer than {sites.max()} sites: {capped([str(n) for n in short.index])}."
-        )
+    sites = Counter(str(well) for well in table["well"])
+    most = max(sites.values())
+    if short := [well for well, n in sites.items() if n < most]:
+        lines.append(f"{len(short):,} wells have fewer than {most} sites: {capped(short)}.")
     return lines
 
 

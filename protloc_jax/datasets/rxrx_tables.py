@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from protloc_jax.config import nearest
+from protloc_jax.data.manifest import capped
 from protloc_jax.datasets.problems import DatasetError, Problems
 from protloc_jax.datasets.table import cell_text, need_columns, read_table
 from protloc_jax.datasets.wells import well_name
@@ -112,6 +113,14 @@ def naming(rows: Iterable[SiteRow]) -> str:
     return COMPETITION if True in kinds else CATALOGUE
 
 
+def dose_notes(rows: Sequence[SiteRow]) -> list[str]:
+    """Notes on treatments without a concentration and concentrations without a treatment, of RxRx19a."""
+    bare = [row.name for row in rows if row.perturbation and not row.more["concentration"]]
+    idle = [row.name for row in rows if not row.perturbation and row.more["concentration"]]
+    notes = [(bare, "have a treatment and no concentration"), (idle, "have a concentration and no treatment")]
+    return [f"{len(names):,} sites {what}: {capped(names)}." for names, what in notes if names]
+
+
 def _whose(header: Sequence[str], screen: Screen) -> str:
     """What the table is instead, where that can be seen."""
     for name, column in OWN.items():
@@ -192,9 +201,6 @@ def _treatment(cells: Mapping[str, str], wrong: list[tuple[str, str]]) -> tuple[
     concentration = _number(dose)
     if dose and concentration is None:
         wrong.append(("concentrations", f"treatment_conc '{dose}' is no number of uM"))
-    elif bool(treatment) != bool(dose):
-        shown = f"treatment '{treatment}' without treatment_conc" if treatment else f"'{dose}' uM without a treatment"
-        wrong.append(("concentrations", shown))
     kind = TREATMENT if treatment else POSITIVE if condition == ACTIVE else NEGATIVE if condition else NOT_KNOWN
     more = {
         "disease_condition": condition,

@@ -107,6 +107,11 @@ def test_by_batch_tests_other_experiments(u2os):
         assert (table["part"] == "test").sum() == (tested & table["perturbation"].notna()).sum()
     assert len(vals) > 1
     assert all(row["shared_batches"] == 0 for row in de_novo_report.report(found))
+    single = parts_of(de_novo_splits(u2os, DeNovoConfig(line="U2OS", group="batch", of="examples")), u2os)
+    first = parts_of(found, u2os, "batch k=1 seed=0")
+    assert (each(single, "train") == 1).all() and len(each(single, "train")) == 1138
+    for part in ("val", "test"):
+        assert (single["id"][single["part"] == part] == first["id"][first["part"] == part]).all()
     named = DeNovoConfig(line="U2OS", group="batch", val_batches=("U2OS-04",), test_batches=("U2OS-01",))
     table = parts_of(de_novo_splits(u2os, named), u2os)
     assert set(table["batch"][table["part"] == "train"]) <= {"U2OS-02", "U2OS-03", "U2OS-05"}

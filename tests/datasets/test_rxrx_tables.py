@@ -7,7 +7,7 @@ from small_rxrx import RXRX1_HEADER, RXRX19A_HEADER, rxrx1_lines, rxrx19a_lines
 
 from protloc_jax.datasets.problems import DatasetError
 from protloc_jax.datasets.rxrx_published import published_notes
-from protloc_jax.datasets.rxrx_tables import SiteRow, is_site_table, naming, read_site_table
+from protloc_jax.datasets.rxrx_tables import SiteRow, dose_notes, is_site_table, naming, read_site_table
 
 
 def table(tmp_path, lines: list[str], header: str = RXRX1_HEADER):
@@ -84,8 +84,7 @@ def test_everything_wrong_with_rxrx19a_is_listed_at_once(tmp_path):
     bad = [
         good[0].replace("Active SARS-CoV-2", "Activ SARS-CoV-2"),
         good[1].replace(",3.0,", ",-3,"),
-        good[2].replace("SARS-CoV-2,,,", "SARS-CoV-2,,3,"),
-        good[6].replace(",0.03,", ",,"),
+        good[6].replace(",0.03,", ",low,"),
     ]
     with pytest.raises(DatasetError) as error:
         read_site_table(table(tmp_path, bad, RXRX19A_HEADER), "rxrx19a")
@@ -93,10 +92,20 @@ def test_everything_wrong_with_rxrx19a_is_listed_at_once(tmp_path):
     for what in (
         "line 2: 'Activ SARS-CoV-2' is not one of Active SARS-CoV-2, Mock, UV Inactivated SARS-CoV-2, or empty. Did",
         "line 3: treatment_conc '-3' is no number of uM",
-        "line 4: '3' uM without a treatment",
-        "line 5: treatment 'Remdesivir' without treatment_conc",
+        "line 4: treatment_conc 'low' is no number of uM",
     ):
         assert what in text
+
+
+def test_treatments_and_doses_that_stand_alone_are_told(tmp_path):
+    good = rxrx19a_lines()
+    odd = [*good[:2], good[2].replace("SARS-CoV-2,,,", "SARS-CoV-2,,3,"), good[6].replace(",0.03,", ",,")]
+    rows = read_site_table(table(tmp_path, odd, RXRX19A_HEADER), "rxrx19a")
+    assert dose_notes(rows) == [
+        "1 sites have a treatment and no concentration: VERO-2_25_E03_1.",
+        "1 sites have a concentration and no treatment: HRCE-1_1_AF48_1.",
+    ]
+    assert not dose_notes(rows[:2])
 
 
 def test_tables_of_another_set_are_recognised(tmp_path):
