@@ -8,6 +8,7 @@ import pytest
 
 from protloc_jax.config import load_file, to_json
 from protloc_jax.studies.background.config import BackgroundStudy
+from protloc_jax.studies.de_novo.config import DeNovoStudy
 from protloc_jax.studies.transfer.config import TransferStudy
 from protloc_jax.studies.ws_dino.config import WsDinoStudy
 from protloc_jax.train.experiment import Experiment
@@ -23,6 +24,7 @@ def kind_of(path):
         "study_transfer": (TransferStudy, "study transfer"),
         "study_ws_dino": (WsDinoStudy, "study ws-dino"),
         "study_background": (BackgroundStudy, "study background"),
+        "study_de_novo": (DeNovoStudy, "study de-novo"),
     }
     return next((kind for start, kind in studies.items() if path.stem.startswith(start)), (Experiment, "pretrain"))
 
