@@ -11,7 +11,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from protloc_jax.data.batch import Batch
-from protloc_jax.knowledge import graph as graphs
 from protloc_jax.objective.graph import Nodes, graph_loss, node_means, remembered, usable_weights, with_memory
 from protloc_jax.train.curves import Curve, Horizon, constant
 from protloc_jax.train.graph_config import GraphConfig
@@ -54,6 +53,9 @@ class GraphGuided:
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree, Tree]:
         """The inner method's; the buffers with the graph's weights, and with memory an empty one."""
+        # Files of graphs are read with pandas and SciPy, without which the step must be importable.
+        from protloc_jax.knowledge import graph as graphs
+
         params, teacher, buffers = self.inner.init(key)
         weights = usable_weights(graphs.load(self.config.file).dense(self.config.nodes))
         own: dict[str, jax.Array] = {"weights": jnp.asarray(weights)}
