@@ -115,6 +115,7 @@ def get_config():
                 "byol": Method(title="BYOL", config="configs/byol_rxrx1.py", published="byol"),
                 "moco": Method(title="MoCo v3", config="configs/moco_rxrx1.py", published="moco"),
                 "mae": Method(title="MAE", config="configs/mae_rxrx1.py", published="mae"),
+                "dino": Method(title="DINO", config="configs/dino_rxrx1.py", which="teacher"),
             },
             variants={
                 "none": Variant(title="no knowledge", published="none"),
@@ -140,7 +141,7 @@ def get_config():
             reference="none",
             shuffle="shuffled",
             pairs=("graph-shuffled", "cell-permuted", "cell-onehot", "both-cell", "both-graph"),
-            order=("scratch", "wsl", "simclr", "byol", "moco", "mae", "none", "cell", "graph", "both"),
+            order=("scratch", "wsl", "simclr", "byol", "moco", "mae", "dino", "none", "cell", "graph", "both"),
             seeds=(42,),
         )
     )  # fmt: skip

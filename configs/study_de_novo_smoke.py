@@ -96,6 +96,11 @@ def get_config():
                     title="MoCo v3", config="configs/simulated_rxrx1.py", variants=("none",),
                     options=(*small, "method.name=moco", *two), published="moco",
                 ),
+                "dino": Method(
+                    title="DINO", config="configs/simulated_rxrx1.py", variants=("none",), which="teacher",
+                    options=(*small, "method.name=dino", "method.out_dim=16", "method.hidden=16", "method.bottleneck=8",
+                             "method.warmup_teacher_temp_epochs=0", "views.n_global=2"),
+                ),
                 "mae": Method(
                     title="MAE", config="configs/simulated_rxrx1.py", variants=("none", "cell"),
                     options=(*small, "method.name=mae", "method.decoder_dim=16", "method.decoder_depth=1",
@@ -134,7 +139,7 @@ def get_config():
             truth="truth",
             shuffle="shuffled",
             pairs=("graph-shuffled", "cell-permuted"),
-            order=("scratch", "wsl", "simclr", "byol", "moco", "mae", "none", "cell", "graph", "both", "mean"),
+            order=("scratch", "wsl", "simclr", "byol", "moco", "mae", "dino", "none", "cell", "graph", "both", "mean"),
             resamples=200,
         )
     )  # fmt: skip
