@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--network", type=Path, default=None, help="folder to keep the random network in, or that has it")
+    parser.add_argument("--network", type=Path, default=None, help="folder that keeps the random network, or has it")
     parser.add_argument("--measure", type=Path, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

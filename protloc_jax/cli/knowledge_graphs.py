@@ -188,10 +188,16 @@ def _stats(args: argparse.Namespace) -> int:
             raise KnowledgeError(f"{args.groups} names no node of {args.graph}: {capped(strange)}.")
         if strange:
             _note(f"{len(strange)} perturbations of {args.groups} are no nodes: {capped(strange)}")
+    if graph.synthetic:
+        _note("SYNTHETIC: simulated files or images made this graph")
     found = statistics(graph, groups)
     print(json.dumps(found, indent=1))
     if args.out:
-        write_text(args.out, json.dumps({**found, "graph": graph.digest, "about": graph.about}, indent=1) + "\n")
+        write_text(
+            args.out,
+            json.dumps({**found, "synthetic": graph.synthetic, "graph": graph.digest, "about": graph.about}, indent=1)
+            + "\n",
+        )
     return 0
 
 
@@ -221,8 +227,8 @@ def _made(
     unknown = about.get("unknown", ())
     if unknown:
         _note(f"{len(unknown)} nodes of which the source says nothing are isolated: {capped(unknown)}")
-    if "simulated" in about.get("data_source", ""):
-        print("SYNTHETIC IMAGES made this graph")
+    if graph.synthetic:
+        print("SYNTHETIC: simulated files or images made this graph")
     print(f"nodes      {len(graph):,}, edges {graph.edges:,}")
     if report:
         write_report(report, rows)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from protloc_jax.cli.knowledge_graphs import split, write_text
+from protloc_jax.data.manifest import capped
 from protloc_jax.knowledge.cell_line_controls import control
 from protloc_jax.knowledge.cell_line_sources import read_vectors
 from protloc_jax.knowledge.cell_lines import LineVectors, standardised
-from protloc_jax.knowledge.graph import plain
+from protloc_jax.knowledge.graph import is_synthetic, plain
 from protloc_jax.knowledge.text_files import KnowledgeError
 
 
@@ -33,8 +34,8 @@ def _expression(args: argparse.Namespace) -> int:
         about=about,
     )
     print(f"genes      {found.about['variable_genes']:,} of {about['genes']:,}, {about['samples']} samples")
-    print(f"fitted on  {', '.join(found.about['fit_lines'])}")
-    print(f"projected  {', '.join(found.about['projected_lines']) or 'none'}")
+    print(f"fitted on  {capped(found.about['fit_lines'])}")
+    print(f"projected  {capped(found.about['projected_lines']) or 'none'}")
     return _written(found, args)
 
 
@@ -57,6 +58,8 @@ def _written(found: LineVectors, args: argparse.Namespace) -> int:
     out = found.write(args.out)
     if args.about:
         write_text(args.about, json.dumps(plain(found.about), indent=1) + "\n")
+    if is_synthetic(found.about):
+        print("SYNTHETIC: simulated files made these vectors")
     print(f"wrote {out}: {len(found)} cell lines, {found.vectors.shape[1]} values each")
     return 0
 

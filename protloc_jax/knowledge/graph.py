@@ -20,6 +20,8 @@ from protloc_jax.knowledge.text_files import KnowledgeError
 FORMAT = "protloc graph 1"
 # Part of every request's digest: raised when the same files and options give another graph than before.
 VERSION = 1
+# Stands beside simulated knowledge files, which have the layout and the names of real ones.
+SYNTHETIC_NOTICE = "SYNTHETIC_KNOWLEDGE.txt"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Graph:
         return replace(self, about={**self.about, **more})
 
     @property
+    def synthetic(self) -> bool:
+        """Whether anything that it was made from is simulated."""
+        return is_synthetic(self.about)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of nodes, weights and provenance."""
         return array_file.content_digest(*self._content())
@@ -163,7 +170,7 @@ def of_pairs(
 
 
 def sources(**files: str | Path | None) -> list[dict[str, Any]]:
-    """Provenance of files by role: name, bytes and SHA-256. Raises FileNotFoundError."""
+    """Provenance of files by role: name, bytes, SHA-256, and whether they are simulated. Raises FileNotFoundError."""
     found = []
     for role, path in files.items():
         if path is not None:
@@ -171,7 +178,17 @@ def sources(**files: str | Path | None) -> list[dict[str, Any]]:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} does not exist.")
             found.append({"role": role, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)})
+            if (path.parent / SYNTHETIC_NOTICE).is_file():
+                found[-1]["synthetic"] = True
     return found
+
+
+def is_synthetic(about: Any) -> bool:
+    """Whether provenance, at any depth, tells of simulated images or files."""
+    if isinstance(about, Mapping):
+        said = about.get("synthetic") is True or "simulated" in str(about.get("data_source", ""))
+        return said or any(map(is_synthetic, about.values()))
+    return isinstance(about, list | tuple) and any(map(is_synthetic, about))
 
 
 def request_digest(kind: str, made_of: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:

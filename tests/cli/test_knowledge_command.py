@@ -57,12 +57,16 @@ def test_string_to_shuffled_and_described(string, tmp_path, capsys):
     assert protloc(*words) == 0 and out.read_bytes() == whole, "byte for byte"
     (tmp_path / "p.csv").write_text("perturbation,group\ns1,a\ns2,a\ns3,b\ns4,b\nsX,b\n")
     truth, worse, mixed = tmp_path / "truth.npz", tmp_path / "worse.npz", tmp_path / "mixed.npz"
+    (tmp_path / "SYNTHETIC_KNOWLEDGE.txt").touch()
     assert protloc("graph", "groups", tmp_path / "p.csv", "--out", truth) == 0
+    assert "SYNTHETIC" in capsys.readouterr().out
+    (tmp_path / "SYNTHETIC_KNOWLEDGE.txt").unlink()
     assert protloc("graph", "corrupt", truth, "--missing", 0.5, "--seed", 1, "--out", worse) == 0
     assert "edges_left_out  2" in capsys.readouterr().out and load(worse).edges == 2
     assert protloc("graph", "mean", out, f"t={truth}", "--out", mixed) == 0
     assert load(mixed).dense(["s1", "s2"])[0, 1] == pytest.approx((0.833 + 1) / 2)
     assert set(load(mixed).about["of"]) == {"string", "t"}
+    assert load(mixed).synthetic and not load(out).synthetic
     assert protloc("graph", "shuffle", mixed, "--kind", "labels", "--bin-size", 4, "--out", tmp_path / "s.npz") == 0
     capsys.readouterr()
     stats = ["graph", "stats", out, "--groups", tmp_path / "p.csv", "--out", tmp_path / "stats.json"]
