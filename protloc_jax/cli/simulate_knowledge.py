@@ -16,6 +16,8 @@ EXAMPLES = """examples:
     protloc data simulate-knowledge --about raw/ --truth --out knowledge_truth/
   without any images:
     protloc data simulate-knowledge --preset rxrx1 --n-compounds 1108 --seed 3 --coverage 0.8 --out knowledge/
+then: protloc knowledge graph string ... --targets knowledge/sirna_to_targets.csv --out w.npz, and, for how much of the
+truth it holds: protloc knowledge graph stats w.npz --groups knowledge/pathways.csv --group-column pathway
 """
 
 
