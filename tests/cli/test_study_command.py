@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_command import killed_at
 from safetensors.numpy import save_file
 
 from protloc_jax.cli.main import main
@@ -53,22 +50,6 @@ def words_of(where, *overrides):
     return ["study", "transfer", "--config", "configs/study_transfer_smoke.py", f"out={where / 'out'}", *overrides]
 
 
-def killed_at(place, where, line, *overrides):
-    """Run the study in a process of its own, kill it when a line appears, return the lines so far."""
-    command = [sys.executable, "-u", "-m", "protloc_jax.cli.main", *words_of(where, *overrides)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    lines = []
-    with subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        for text in process.stdout or ():
-            lines.append(text)
-            if line in text:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.stdout.close()  # type: ignore[union-attr]
-        assert process.wait() == -signal.SIGKILL, "".join(lines[-20:])
-    return lines
-
-
 def check_results(results, levels, backbones):
     assert list(results["levels"]) == levels and set(results["backbones"]) == set(backbones)
     assert "simulated opencell" in results["synthetic"]
@@ -88,7 +69,7 @@ def test_the_studies_of_the_readme_are_those_that_are_tested_here():
 
 
 def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, monkeypatch, capsys):
-    before = killed_at(place, tmp_path, "step 10/20", *SMALL)
+    before = killed_at("step 10/20", words_of(tmp_path, *SMALL), where=place)
     assert any("pretrain-hpa_fov-seed0" in line for line in before)
     monkeypatch.chdir(place)
     assert main(words_of(tmp_path, *SMALL)) == 0
@@ -113,7 +94,7 @@ def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, mo
 def test_every_cell_runs_within_ten_minutes(place, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     began = time.monotonic()
-    killed_at(place, tmp_path, "[fine-tuning 5/")
+    killed_at("[fine-tuning 5/", words_of(tmp_path), where=place)
     monkeypatch.chdir(place)
     assert main(words_of(tmp_path)) == 0
     assert time.monotonic() - began < 600

@@ -6,13 +6,11 @@ import json
 import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from killed_command import killed_at
 
 from protloc_jax.cli.main import main
 from protloc_jax.config import load_file
@@ -52,24 +50,8 @@ def words_of(where, *overrides):
     return ["study", "de-novo", "--config", CONFIG, f"out={where / 'out'}", *overrides]
 
 
-def killed_at(place, where, line, *overrides):
-    """Run the study in a process of its own, kill it when a line appears, return the lines so far."""
-    command = [sys.executable, "-u", "-m", "protloc_jax.cli.main", *words_of(where, *overrides)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    lines = []
-    with subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        for text in process.stdout or ():
-            lines.append(text)
-            if line in text:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.stdout.close()  # type: ignore[union-attr]
-        assert process.wait() == -signal.SIGKILL, "".join(lines[-20:])
-    return lines
-
-
 def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, monkeypatch, capsys):
-    before = killed_at(place, tmp_path, "[splits 2/2", *SMALL)
+    before = killed_at("[splits 2/2", words_of(tmp_path, *SMALL), where=place)
     assert any("records-mini" in line for line in before)
     monkeypatch.chdir(place)
     assert main(words_of(tmp_path, *SMALL)) == 0

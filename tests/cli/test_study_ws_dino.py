@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from killed_command import killed_at
 
 from protloc_jax.cli.main import main
 from protloc_jax.config import ConfigError, load_file
@@ -54,28 +51,12 @@ def words_of(where, *overrides):
     return ["study", "ws-dino", "--config", CONFIG, f"out={where / 'out'}", *overrides]
 
 
-def killed_at(place, where, line, *overrides):
-    """Run the study in a process of its own, kill it when a line appears, return the lines so far."""
-    command = [sys.executable, "-u", "-m", "protloc_jax.cli.main", *words_of(where, *overrides)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    lines = []
-    with subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        for text in process.stdout or ():
-            lines.append(text)
-            if line in text:
-                process.send_signal(signal.SIGKILL)
-                break
-        process.stdout.close()  # type: ignore[union-attr]
-        assert process.wait() == -signal.SIGKILL, "".join(lines[-20:])
-    return lines
-
-
 def rows_of(results, **wanted):
     return [row for row in results["rows"] if all(row[key] == value for key, value in wanted.items())]
 
 
 def test_a_killed_study_goes_on_and_ends_with_table_and_page(place, tmp_path, monkeypatch, capsys):
-    before = killed_at(place, tmp_path, "[pretraining 1/4", *SMALL)
+    before = killed_at("[pretraining 1/4", words_of(tmp_path, *SMALL), where=place)
     assert any("records-mini" in line for line in before)
     monkeypatch.chdir(place)
     assert main(words_of(tmp_path, *SMALL)) == 0
@@ -116,7 +97,7 @@ def test_every_arm_runs_within_ten_minutes(tmp_path, monkeypatch):
     for words in commands()[1:3]:
         assert main(words) == 0
     assert commands()[3] == ["study", "ws-dino", "--config", CONFIG]
-    killed_at(place, tmp_path, "[pretraining 9/")
+    killed_at("[pretraining 9/", words_of(tmp_path), where=place)
     assert main(words_of(tmp_path)) == 0
     assert time.monotonic() - began < 600
     results = json.loads((tmp_path / "out" / "ws_dino.json").read_text())
