@@ -264,7 +264,7 @@ class Encoder:
     def _lines(self, images: Any, cell_lines: Any) -> jax.Array | None:
         """The cell-line vectors [B, d], checked; None for a model without cell tokens."""
         self._check(images)
-        wanted = (len(images), self.config.cell_dim)
+        wanted = (images.shape[0], self.config.cell_dim)
         if not self.config.cell_tokens:
             if cell_lines is not None:
                 raise ValueError("cell_lines were given, and these weights have no cell tokens (model.cell_tokens=0).")

@@ -42,7 +42,7 @@ class LinearDino(Dino):
         params = {"backbone": {"blocks": {"kernel": blocks}}, "head": head}
         return params, jax.tree.map(jnp.copy, params), {"centre": jnp.zeros((K,))}
 
-    def _encode(self, params, images, drop_keys, present=None):
+    def _encode(self, params, images, drop_keys, present=None, lines=None):
         x = pooled(images)
         for kernel in params["backbone"]["blocks"]["kernel"]:
             x = x @ kernel
