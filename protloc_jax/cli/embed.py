@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from protloc_jax.cli.options import add_embedding
 
 if TYPE_CHECKING:
-    pass
+    import numpy as np
+
+    from protloc_jax.data.manifest import Manifest
 
 
 def add_parser(subparsers) -> None:
@@ -30,6 +32,11 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--untrained", action="store_true", help="the same backbone as it was before training")
     parser.add_argument("--split", choices=("train", "val", "test"), help="only images of one split")
+    parser.add_argument(
+        "--split-file",
+        metavar="FILE",
+        help="only images that some split of this file uses (of `protloc data split`, split-de-novo, ...)",
+    )
     parser.add_argument(
         "--pooling",
         choices=("cls", "mean", "cls+mean", "centre", "cls+centre"),
@@ -126,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         encoder = planned(encoder, channels, args.plan)
         encoder = encoder.for_cells(attend=args.attend, min_share=args.attend_min_share, input=args.input)
-        rows = records.manifest.rows(args.split)
+        rows = _rows(args, records.manifest)
         print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
         if encoder.plan is not None:
@@ -170,6 +177,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out  {left_out(table.uns)}, listed in {skipped_file(args.out)}")
     print(f"wrote     {args.out}: {table.x.shape[0]} images x {table.x.shape[1]} features")
     return 0
+
+
+def _rows(args: argparse.Namespace, manifest: Manifest) -> np.ndarray:
+    """Numbers of the images that are asked for."""
+    if not args.split_file:
+        return manifest.rows(args.split)
+    if args.split:
+        raise ValueError("--split and --split-file: the parts of a file are not those of the records; use one of them.")
+    from protloc_jax.data import split_file
+
+    return split_file.read(args.split_file).used(manifest)
 
 
 def _size_of(args: argparse.Namespace) -> int | Literal["native"]:

@@ -116,6 +116,11 @@ class SplitFile:
         table = manifest.table.assign(split=pd.Series([PARTS[p] for p in part], dtype=object))
         return Manifest(table, manifest.channels, manifest.label_names, manifest.label_kind, manifest.um_per_pixel)
 
+    def used(self, manifest: Manifest) -> np.ndarray:
+        """Numbers [n] int64 of the manifest's rows that have a part in any of the splits, in order, after `check`."""
+        self.check(manifest.ids, basis_columns(manifest.table, tuple(self.columns)))
+        return np.flatnonzero((self.parts > 0).any(axis=0)[self.positions(manifest.ids)])
+
     def check(self, ids: Sequence[str], columns: Mapping[str, Sequence[str]], *, unused: bool = True) -> None:
         """Raise SplitError unless ids and columns are those that the split was made for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -14,6 +15,9 @@ from protloc_jax.data import manifest as manifests
 from protloc_jax.data import read as records_file
 from protloc_jax.data import records
 from protloc_jax.data.cell_vectors import CellVectors, read, write
+from protloc_jax.data.make_splits import make_splits
+from protloc_jax.data.split_config import SplitConfig
+from protloc_jax.data.split_file import PARTS
 from protloc_jax.eval.features import read as read_features
 from protloc_jax.eval.load import load
 from protloc_jax.eval.own_classifier import own_probabilities
@@ -77,6 +81,20 @@ def test_features_are_of_image_and_line_by_the_table_of_training(made, tmp_path,
         "cell_tokens": 2,
     }
     assert table.uns["trained_cell_vectors_sha256"] == cells.digest
+
+
+def test_only_the_images_of_a_split_file(made, tmp_path, capsys):
+    with records_file.open(made / "records") as data:
+        found = make_splits(data.manifest, SplitConfig(kind="few_shot", by=("id",), shots=(1,), val_shots=1))
+        wanted = [data.manifest.ids[row] for row in found.used(data.manifest)]
+    kept = dataclasses.replace(found, parts=np.where(found.parts == PARTS.index("test"), 0, found.parts))
+    kept.write(tmp_path / "some.parquet")
+    assert embed(made, tmp_path / "t.h5ad", "--split-file", str(tmp_path / "some.parquet")) == 0
+    table = read_features(tmp_path / "t.h5ad")
+    assert table.obs["id"].tolist() == [i for i, p in zip(kept.ids, kept.parts[0], strict=True) if p]
+    assert len(table.obs) == 4 < len(wanted)
+    assert embed(made, tmp_path / "t.h5ad", "--split", "val", "--split-file", str(tmp_path / "some.parquet")) == 2
+    assert "use one of them" in capsys.readouterr().err
 
 
 def test_other_tables_are_asked_for_used_and_refused(made, tmp_path, capsys):

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(place, tmp_path, monk
 
 
 def test_the_configs_name_only_what_is_there():
-    for name in ("study_de_novo", "study_de_novo_smoke"):
+    for name in ("study_de_novo", "study_de_novo_simulated", "study_de_novo_smoke"):
         study = load_file(ROOT / f"configs/{name}.py", DeNovoStudy)
         for section in (*study.methods.values(), *study.tunings.values()):
             assert load_file(ROOT / section.config, Experiment, section.options)

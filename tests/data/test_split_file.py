@@ -114,6 +114,18 @@ def test_splits_are_named_by_pattern():
         found.splits(name="fold 0 seed=1")
 
 
+def test_the_images_that_any_split_uses():
+    manifest = screen()
+    found = make_splits(manifest, KINDS["few_shot"])
+    found = dataclasses.replace(found, parts=np.where(found.parts == split_file.PARTS.index("test"), 0, found.parts))
+    wanted: set[int] = set()
+    for own in found.splits(manifest.ids):
+        wanted |= {int(row) for part in (own.train, own.val, own.test) for row in part}
+    assert found.used(manifest).tolist() == sorted(wanted) and len(wanted) < manifest.n
+    with pytest.raises(SplitError, match="ids are not in the data"):
+        found.used(screen(n_proteins=23))
+
+
 def test_golden_holdout_of_nine_proteins():
     """By hand: three classes of three proteins, shares 1/3: each part gets one protein of each class."""
     table = pd.DataFrame({"id": [f"i{i}" for i in range(18)], "protein": [f"P{i // 2}" for i in range(18)]})

@@ -131,11 +131,11 @@ def test_groups_are_read_and_clashes_are_listed(tmp_path):
     path = tmp_path / "pathways.csv"
     path.write_text("perturbation,pathway\na,p1\nb,\na,p1\n")
     assert read_groups(path, group_column="pathway") == {"a": "p1"}
-    with pytest.raises(ValueError, match="no column 'group'. Columns: perturbation, pathway"):
+    with pytest.raises(ValueError, match=r"no column 'group'\. Columns: perturbation, pathway"):
         read_groups(path)
     path.write_text("perturbation,group\na,p1\na,p2\nb,p1\n")
     with pytest.raises(ValueError, match=r"1 perturbations stand in several groups: 'a' \(p1, p2\)"):
         read_groups(path)
     path.write_text("perturbations,group\na,p1\n")
-    with pytest.raises(ValueError, match="no column 'perturbation'. Did you mean 'perturbations'"):
+    with pytest.raises(ValueError, match=r"no column 'perturbation'\. Did you mean 'perturbations'"):
         read_groups(path)

@@ -71,7 +71,7 @@ def test_variants_that_differ_in_fine_tuning_share_pretraining_and_frozen_scores
 
 
 def answers(right, *, seed=0):
-    """12 images of six classes in pairs of a well; the first `right` are answered rightly, the rest by the next class."""
+    """12 images of six classes in pairs of a well; the first `right` are right, the rest the next class."""
     rows = []
     scores = np.zeros((12, 6))
     for i in range(12):

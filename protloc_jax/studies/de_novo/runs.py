@@ -148,10 +148,10 @@ def _tuned(study: DeNovoStudy, inputs: Inputs, cell: Cell, weights: Made, seed: 
 
 
 def features(study: DeNovoStudy, inputs: Inputs, cell: Cell, weights: Made, seed: int, shop: Workshop) -> Made:
-    """The feature table of a cell's pretrained weights."""
+    """The feature table of a cell's pretrained weights: of the images that the task's splits use."""
     records = inputs.records[study.tasks[cell.task].screen]
     words: list[Word] = ["embed", "--weights", weights, "--which", study.methods[cell.method].which]
-    words += ["--records", records, "--batch", str(study.batch)]
+    words += ["--records", records, "--split-file", inputs.splits[cell.task], "--batch", str(study.batch)]
     name = "-".join(("features", cell.task, cell.method, cell.variant, f"seed{seed}"))
     return shop.command(name, [*words, *study.embed, "--out", "{out}"], file="features.h5ad")
 
