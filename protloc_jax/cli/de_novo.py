@@ -124,7 +124,7 @@ def _frozen(args: argparse.Namespace, groups: dict[str, str] | None) -> dict[str
     from protloc_jax.eval.features import SOURCE, read
 
     table = read(args.features)
-    parts = _parts(args, table)
+    parts, apart = _parts(args, table)
     support, queries = np.flatnonzero(parts == "train"), np.flatnonzero(parts == args.part)
     problems = [f"no image is in the part '{n}'." for n, r in (("train", support), (args.part, queries)) if not len(r)]
     if problems:
@@ -140,8 +140,9 @@ def _frozen(args: argparse.Namespace, groups: dict[str, str] | None) -> dict[str
     }
     for rule in RULES:
         answers = frozen_answers(
-            table, support, queries, rule=rule, centre=not args.not_centred, column=args.column, group=args.group
-        )
+            table, support, queries, rule=rule, centre=not args.not_centred, column=args.column, group=args.group,
+            shared="refuse" if apart else "note",
+        )  # fmt: skip
         results["classes"] = list(answers.classes)
         results[rule] = scored(answers, groups, seed=args.seed)
         results["queries"][rule] = _written(answers, Path(args.out), rule)
@@ -157,8 +158,9 @@ def _frozen(args: argparse.Namespace, groups: dict[str, str] | None) -> dict[str
     return results
 
 
-def _parts(args: argparse.Namespace, table: FeatureTable) -> Any:
-    """The part of each row of a table: of the split file, or its own."""
+def _parts(args: argparse.Namespace, table: FeatureTable) -> tuple[Any, bool]:
+    """The part of each row of a table, of the split file or its own; and whether groups must stand in one part each: a
+    split file that was made image by image says so."""
     import numpy as np
 
     from protloc_jax.data import split_file
@@ -167,10 +169,10 @@ def _parts(args: argparse.Namespace, table: FeatureTable) -> Any:
     if not args.split_file:
         if "split" not in table.obs:
             raise ValueError(f"{args.features} has no column 'split'; give --split-file.")
-        return table.obs["split"].astype(str).to_numpy()
+        return table.obs["split"].astype(str).to_numpy(), True
     split = split_file.read(args.split_file)
     parts = split.parts[split.number(args.split_name), split.positions([str(i) for i in table.obs["id"]])]
-    return np.array(PARTS)[parts]
+    return np.array(PARTS)[parts], bool(split.config.by)
 
 
 def _written(answers: Answers, out: Path, name: str) -> str:

@@ -69,8 +69,14 @@ def test_centring_takes_the_line_away_and_noise_is_chance():
 def test_a_well_on_both_sides_is_refused():
     table = screen()
     support, queries = parts(table)
+    sister = next(row for row in support if table.obs["well"].iloc[row] == "P0_a")
+    given = support[support != sister]
     with pytest.raises(ValueError, match="1 values of 'well' stand in support and queries both: P0_a"):
-        frozen_answers(table, support, np.append(queries, support[0]))
+        frozen_answers(table, given, np.append(queries, sister))
+    answers = frozen_answers(table, given, np.append(queries, sister), shared="note")
+    assert answers.notes[-1] == f"1 of {len(answers.ids)} images share their well with a training image."
+    with pytest.raises(ValueError, match="1 images stand in support and queries both"):
+        frozen_answers(table, support, np.append(queries, sister), shared="note")
 
 
 def test_profiles_are_means_of_wells():

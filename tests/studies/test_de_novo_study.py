@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from protloc_jax.config import ConfigError
+from protloc_jax.data.split_config import SplitConfig
+from protloc_jax.data.split_file import PARTS, SplitFile
 from protloc_jax.eval.de_novo.answers import answers_of
 from protloc_jax.eval.features import FeatureTable
 from protloc_jax.studies.de_novo import controls, page, published, results, runs, table
@@ -132,6 +136,33 @@ def test_exchanging_moves_whole_wells_and_keeps_how_often_each_perturbation_stan
     assert all(len(set(values[obs["well"] == w])) == 1 for w in ("w1", "w2", "w3"))
     assert list(values) != list("aabbccdd")
     assert list(obs["perturbation"]) == list("aabbccdd")
+
+
+@pytest.mark.parametrize("apart", ["well", "image"])
+def test_exchanged_perturbations_are_at_chance_where_wells_are_apart(apart, tmp_path):
+    """Features that are their wells, and nothing else: whole wells apart say nothing, sister images everything."""
+
+    class Shop:
+        def compute(self, name, work, **_):
+            work(tmp_path)
+            return SimpleNamespace(path=tmp_path)
+
+    wells = np.repeat(np.arange(48), 2)
+    obs = pd.DataFrame({"id": [f"i{i}" for i in range(96)], "well": [f"w{w}" for w in wells],
+                        "perturbation": [f"p{w % 12}" for w in wells]})  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(48, 16)).astype(np.float32)[wells]
+    train = wells < 12 if apart == "well" else np.arange(96) % 2 == 0
+    parts = np.where(train, PARTS.index("train"), PARTS.index("test")).astype(np.int8)[None]
+    FeatureTable(x, obs, {}).write(tmp_path / "f.parquet")
+    split = SplitFile(tuple(obs["id"]), {}, ("one",), parts, SplitConfig(by=("well",) if apart == "well" else ()), {})
+    split.write(tmp_path / "s.parquet")
+    found = controls.permuted(study(), "well", SimpleNamespace(path=tmp_path / "f.parquet"),
+                              SimpleNamespace(path=tmp_path / "s.parquet"), "one", Shop())  # fmt: skip
+    if apart == "well":
+        assert found["passed"] and found["expected"].startswith("chance, 0.")
+    else:
+        assert found["passed"] is None and found["expected"] == "anything: 48 wells stand in training and test"
+        assert found["value"] > 0.5
 
 
 def outcome(**more):

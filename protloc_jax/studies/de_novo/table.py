@@ -137,7 +137,7 @@ def control_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "task": c["task"],
             "control": c["control"],
-            "value": interval_text({"estimate": c["value"], "low": c["low"], "high": c["high"]}),
+            "value": f"{c['value']:.4f} [{c['low']:.4f},\u00a0{c['high']:.4f}]",  # chance may be below a hundredth
             "expected": c["expected"],
             "outcome": words[c["passed"]],
         }
