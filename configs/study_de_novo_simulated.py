@@ -25,7 +25,15 @@ fine-tunings of 300 steps; two hours on two CPU cores. Statistic: paired differe
 95 % bootstrap intervals over the wells, Holm within a family of comparisons. There is one cell line and one simulated
 screen: nothing here is over lines or screens.
 
-Measured: not run yet.
+Measured (top-1 / top-5 of 828 wells, 3 seeds, chance .004 / .020; the graph has 166 edges, 46 of them true, on 96 of
+246 nodes): no knowledge .047 / .151; STRING .049 / .169; its shuffles .049 / .153 and .048 / .157; true pathways .051
+/ .186; tokens .049 / .157, exchanged vectors .045 / .168; both .052 / .172. STRING - none: top-1 +.002 [-.004, .007],
+top-5 +.018 [.010, .027], Holm p .003; - shuffles: top-1 .000 and +.002, top-5 +.016 [.009, .024] and +.012 [.004,
+.019]. In top-1 no difference stands, nor does that of the true graph (+.002 [-.005, .009] over the shuffle: the
+positive control failed), so top-1 says nothing here; in top-5 the true graph has +.033 [.022, .046] over it. The graph
+within the batch at the authors' weight and on prototypes does nothing. Tokens: no difference from exchanged vectors
+stands. Class means of the frozen features, .064 / .194, are above every fine-tuning. The control of exchanged
+perturbations failed by chance with its 20 exchanges (.0074 [.0063, .0085] against .0062; 400 others: .0062 +- .0003).
 """
 
 from protloc_jax.config import to_config_dict
