@@ -119,7 +119,7 @@ class SplitFile:
     def used(self, manifest: Manifest) -> np.ndarray:
         """Numbers [n] int64 of the manifest's rows that have a part in any of the splits, in order, after `check`."""
         self.check(manifest.ids, basis_columns(manifest.table, tuple(self.columns)))
-        return np.flatnonzero((self.parts > 0).any(axis=0)[self.positions(manifest.ids)])
+        return np.flatnonzero((self.parts[:, self.positions(manifest.ids)] > 0).any(axis=0))
 
     def check(self, ids: Sequence[str], columns: Mapping[str, Sequence[str]], *, unused: bool = True) -> None:
         """Raise SplitError unless ids and columns are those that the split was made for.
