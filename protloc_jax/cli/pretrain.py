@@ -30,9 +30,6 @@ PROTLOC_DISTRIBUTED=auto on Slurm, TPU pods and GKE.
 """
 
 
-WORKER_DIED = 71
-
-
 def add_parser(subparsers) -> None:
     """Add the sub-command's options."""
     parser = subparsers.add_parser(
@@ -64,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.config import keys_of, load_file, with_overrides
     from protloc_jax.data.loader import WorkerDied, open_split
     from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
+    from protloc_jax.train.exits import Exit
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import beginning
     from protloc_jax.train.labels import with_labels
@@ -91,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             return _train(args, begins, loader, mesh, notes)
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
-            return WORKER_DIED
+            return int(Exit.WORKER_DIED)
 
 
 def _refuse_foreign(weights: str) -> None:

@@ -46,12 +46,22 @@ class OptimConfig:
     b1: float = opt(0.9, "decay of Adam's first moment")
     b2: float = opt(0.999, "decay of Adam's second moment")
     eps: float = opt(1e-8, "Adam's epsilon")
+    on_spike: Literal["flag", "skip", "rollback"] = opt(
+        "flag",
+        "a loss above its usual range: flag = told and counted; skip = the step changes nothing; rollback = back to "
+        "the newest checkpoint, past the images that brought it",
+    )
+    spike_factor: float = opt(6.0, "standard deviations above the mean of the window at which a loss is a spike")
+    spike_window: int = opt(128, "steps that make the usual range of the loss")
 
     def __post_init__(self) -> None:
         check_literals(self)
         problems = below(self, 1, ("batch", "epochs", "accumulation"))
         keys = ("steps", "lr_batch", "lr", "min_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "clip")
         problems += below(self, 0, (*keys, "freeze_last_layer_epochs"))
+        problems += below(self, 2, ("spike_window",))
+        if not self.spike_factor > 0:
+            problems.append(f"spike_factor={self.spike_factor}: must be above 0.")
         problems += outside(self, 0.0, 1.0, ("layer_decay", "b1", "b2", "warmup_start"))
         problems += [f"{k}=1: must be below 1." for k in ("b1", "b2") if getattr(self, k) == 1]
         if not self.eps > 0:
@@ -114,16 +124,25 @@ class RunConfig:
     mesh_fsdp: int = opt(1, "devices on the fsdp axis (parameters and optimiser state are sharded over it)")
     log_every: int = opt(10, "steps between lines of metrics")
     checkpoint_every: int = opt(1000, "steps between checkpoints; 0 = only at the end")
+    checkpoint_minutes: float = opt(30.0, "the newest checkpoint never gets older than this; 0 = only by steps")
+    checkpoints: str = opt(
+        "", "gs:// or s3:// address to which checkpoints are copied and from which a run on a new machine goes on"
+    )
     keep_last: int = opt(2, "newest checkpoints kept")
     keep_best: int = opt(1, "best checkpoints kept, by the periodic evaluation")
     eval_every: int = opt(0, "steps between periodic evaluations; 0 = never")
     stop_after_bad: int = opt(10, "non-finite steps in a row after which the run stops")
+    grace_seconds: float = opt(25.0, "time between a signal and the end that the scheduler leaves for saving")
+    watchdog_seconds: float = opt(600.0, "a step that takes longer, and ten times the usual, is stuck; 0 = never")
+    watchdog_pause_seconds: float = opt(7200.0, "the same for compilation, evaluations and saves")
+    profile: str = opt("", "START:STOP, steps whose profile is written to the run directory; empty = none")
     tensorboard: bool = opt(False, "write TensorBoard files too")
     compilation_cache: str = opt("", "directory of compiled programs; empty = the user's cache directory, none = off")
 
     def __post_init__(self) -> None:
         problems = below(self, 1, ("mesh_fsdp", "log_every", "keep_last", "stop_after_bad"))
-        problems += below(self, 0, ("seed", "checkpoint_every", "keep_best", "eval_every"))
+        problems += below(self, 0, ("seed", "checkpoint_every", "checkpoint_minutes", "keep_best", "eval_every"))
+        problems += below(self, 0, ("grace_seconds", "watchdog_seconds", "watchdog_pause_seconds"))
         if self.mesh_data != -1 and self.mesh_data < 1:
             problems.append(f"mesh_data={self.mesh_data}: must be -1 (all devices) or at least 1.")
         if not self.out:

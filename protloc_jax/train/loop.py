@@ -7,8 +7,6 @@ before a checkpoint (so that the metrics file is never behind it).
 
 from __future__ import annotations
 
-import enum
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -21,17 +19,17 @@ from jax.sharding import Mesh
 
 from protloc_jax.config import to_json
 from protloc_jax.data.batch import Batch
-from protloc_jax.data.quarantine import FILE as QUARANTINE
 from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
-from protloc_jax.objective.diagnostics import JUDGED, judge
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
-from protloc_jax.telemetry.writers import Tracker, Writers, make_writers
-from protloc_jax.train.bad_steps import BAD_STEPS, Describe, write_bad_step
+from protloc_jax.telemetry.writers import Tracker, make_writers
+from protloc_jax.train.bad_steps import BAD_STEPS, Describe
 from protloc_jax.train.checkpoint import Checkpointer, StorageFailed
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
+from protloc_jax.train.reporter import Reporter
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
@@ -47,15 +45,6 @@ Evaluate = Callable[[TrainState, int, Callable[[], bool]], Mapping[str, float]]
 CONFIG_FILE = "config.json"
 # Steps that may wait for the device. Enough to keep it busy; more would only pile up batches in its memory.
 RUN_AHEAD = 2
-
-
-class Exit(enum.IntEnum):
-    """Exit status of a training run (numbers of BSD's sysexits where one fits)."""
-
-    DONE = 0
-    BAD_STEPS = 70  # too many non-finite steps in a row; see bad_steps/
-    STORAGE = 74  # checkpoints cannot be written
-    PREEMPTED = 75  # stopped by SIGTERM or SIGINT and saved: start the same command again
 
 
 class Outcome(NamedTuple):
@@ -136,33 +125,40 @@ def fit(
         del begins  # copies on the host, not needed any more
         if first:
             _write_whole(out / CONFIG_FILE, to_json(experiment))
+        writers = make_writers(
+            out,
+            step=begun,
+            process_index=jax.process_index(),
+            tensorboard=run.tensorboard,
+            extra=tuple(trackers),
+            warn=console.warn,
+        )
+        clock = Clock(
+            total_steps=schedules.total,
+            global_batch=experiment.optim.batch,
+            devices=mesh.size,
+            flops_per_image=flops_per_image,
+            device_kind=mesh.devices.flat[0].device_kind,
+            seconds_before=seconds,
+        )
         loop = _Loop(
             experiment=experiment,
             about=about,
             schedules=schedules,
             step=take_step,
             evaluate=evaluate,
-            describe=describe,
             console=console,
             preemption=preemption,
             checkpoints=checkpoints,
-            writers=make_writers(
-                out,
-                step=begun,
-                process_index=jax.process_index(),
-                tensorboard=run.tensorboard,
-                extra=tuple(trackers),
-                warn=console.warn,
+            reporter=Reporter(
+                experiment,
+                schedules,
+                examples=data.examples,
+                console=console,
+                writers=writers,
+                clock=clock,
+                describe=describe,
             ),
-            clock=Clock(
-                total_steps=schedules.total,
-                global_batch=experiment.optim.batch,
-                devices=mesh.size,
-                flops_per_image=flops_per_image,
-                device_kind=mesh.devices.flat[0].device_kind,
-                seconds_before=seconds,
-            ),
-            examples=data.examples,
         )
         batches = loader_factory(examples_seen(state))
         try:
@@ -172,7 +168,7 @@ def fit(
             return Outcome(loop.state, loop.done, Exit.STORAGE)
         finally:
             getattr(batches, "close", lambda: None)()
-            loop.writers.close()
+            writers.close()
             if own_console is not None:
                 own_console.close()
 
@@ -188,37 +184,26 @@ class _Loop:
         schedules: Schedules,
         step: StepFunction,
         evaluate: Evaluate | None,
-        describe: Describe | None,
         console: Console,
         preemption: Preemption,
         checkpoints: Checkpointer,
-        writers: Writers,
-        clock: Clock,
-        examples: int,
+        reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
-        self.out = Path(experiment.run.out)
-        self.out_dim = getattr(experiment.method, "out_dim", 0)
-        self.about, self.schedules, self.step = about, schedules, step
-        self.evaluate, self.describe, self.examples = evaluate, describe, examples
-        self.console, self.preemption = console, preemption
-        self.checkpoints, self.writers, self.clock = checkpoints, writers, clock
+        self.about, self.step, self.evaluate = about, step, evaluate
+        self.console, self.preemption, self.checkpoints = console, preemption, checkpoints
+        self.reporter, self.writers, self.clock = reporter, reporter.writers, reporter.clock
         self.total = schedules.total
         self.state: TrainState
         self.begun = self.done = self.position = 0
-        self.window: list[tuple[int, int, dict[str, jax.Array]]] = []
-        self.bad_in_a_row, self.too_many_bad = 0, False
-        self.substituted = 0
         self.score: tuple[int, float] | None = None
-        self.last: dict[str, Any] = {}
-        self.verdict = ""
 
     def run(self, state: TrainState, begun: int, batches: Iterator[Batch]) -> Outcome:
         """Evaluate, save, take a batch, step; until the schedule ends or something ends it."""
         self.state, self.done, self.begun, self.position = state, begun, begun, examples_seen(state)
         # A run that stopped on bad steps and is started again gets the whole allowance again.
         in_state = int(np.asarray(state.bad_steps))
-        self.bad_in_a_row = in_state if in_state < self.run_config.stop_after_bad else 0
+        self.reporter.bad_in_a_row = in_state if in_state < self.run_config.stop_after_bad else 0
         shown = f"{self.batch_size} images a step, on {self.clock.devices} device(s)"
         self.console.line(f"step {begun} of {self.total}, {shown}")
         while True:
@@ -234,10 +219,15 @@ class _Loop:
             if self.done == begun + 1 or any(
                 map(self._due, (self.run_config.log_every, self.run_config.checkpoint_every))
             ):
-                self._report()
+                self.reporter.report()
             self.checkpoints.poll()
         self.checkpoints.close()
-        self._summary(ending)
+        self.reporter.summary(
+            self._why(ending),
+            step=self.done,
+            position=self.position,
+            checkpoint=self.checkpoints.directory / str(self.done),
+        )
         return Outcome(self.state, self.done, ending)
 
     def _due(self, every: int) -> bool:
@@ -246,11 +236,19 @@ class _Loop:
         return every > 0 and fresh and (self.done % every == 0 or self.done >= self.total)
 
     def _ending(self, stopping: bool) -> Exit | None:
-        if self.too_many_bad:
+        if self.reporter.too_many_bad:
             return Exit.BAD_STEPS
         if self.done >= self.total:
             return Exit.DONE
         return Exit.PREEMPTED if stopping or self._give_up() else None
+
+    def _why(self, ending: Exit) -> str:
+        bad = self.reporter.bad_in_a_row
+        return {
+            Exit.DONE: "done",
+            Exit.PREEMPTED: f"stopped by {self.preemption.signal_name or 'a signal'}; the same command goes on",
+            Exit.BAD_STEPS: f"stopped: {bad} steps in a row were not finite, see {self.reporter.out / BAD_STEPS}",
+        }[ending]
 
     def _give_up(self) -> bool:
         # Between processes only `agreed` decides: an evaluation left by some would have the others wait for ever.
@@ -266,15 +264,15 @@ class _Loop:
     def _step(self, batch: Batch) -> None:
         start = time.monotonic()
         self.state, metrics = self.step(self.state, batch)
-        self.window.append((self.done + 1, self.position, metrics))
+        self.reporter.add(self.done + 1, self.position, metrics)
         self.done += 1
         self.position += self.batch_size
         if self.done == self.begun + 1:
             jax.block_until_ready(metrics)
             self.clock.begin(self.done)
             self.console.line(f"first step after {words(time.monotonic() - start)}, compilation included")
-        elif len(self.window) > RUN_AHEAD:
-            jax.block_until_ready(self.window[-1 - RUN_AHEAD][2])
+        else:
+            self.reporter.wait_for(RUN_AHEAD)
 
     def _evaluate(self, evaluate: Evaluate) -> None:
         with self.clock.pausing():
@@ -287,7 +285,7 @@ class _Loop:
             self.console.line(f"step {self.done}: {shown} ({words(time.monotonic() - start)})")
 
     def _save(self, *, last: bool) -> None:
-        self._report()
+        self.reporter.report()
         with self.clock.pausing():
             self.writers.flush()
             score = self.score[1] if self.score is not None and self.score[0] == self.done else None
@@ -295,85 +293,6 @@ class _Loop:
             saved = self.checkpoints.save(self.done, pack(self.state), meta, score=score, wait=last)
         if last and not saved:
             raise StorageFailed(f"the last checkpoint (step {self.done}) was not written")
-
-    def _report(self) -> None:
-        """Bring the metrics of all steps since the last time to the host and write them."""
-        window, self.window = self.window, []
-        if not window:
-            return
-        fetched = jax.device_get([metrics for _, _, metrics in window])
-        lap = self.clock.lap(self.done)
-        for (step, position, _), values in zip(window, fetched, strict=True):
-            values = {name: value.item() for name, value in values.items()}
-            bad = not values.get("finite", math.isfinite(values["loss"]))
-            self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
-            seen = position + self.batch_size
-            record = {"examples": seen, "epoch": round(seen / self.examples, 6), **values}
-            if bad:
-                self._note_bad(step, position, record)
-            if values.get("substituted") and not self.substituted:
-                self.console.warn(
-                    f"step {step}: damaged records are replaced; they are listed in {self.out / QUARANTINE}"
-                )
-            self.substituted += values.get("substituted", 0)
-            if step == self.done:
-                self.last = values
-                record |= {**lap, **self._judge(values)}
-            self.writers.write(step, record)
-        self.console.progress(self.done, self.total, self._line(lap))
-
-    def _note_bad(self, step: int, position: int, record: Mapping[str, Any]) -> None:
-        n, most = self.bad_in_a_row, self.run_config.stop_after_bad
-        self.too_many_bad = self.too_many_bad or n >= most
-        path = None
-        if jax.process_index() == 0:
-            try:
-                path = write_bad_step(
-                    self.out,
-                    step,
-                    first_example=position,
-                    batch=self.batch_size,
-                    metrics=record,
-                    in_a_row=n,
-                    describe=self.describe,
-                )
-            except OSError as error:
-                self.console.warn(f"the record of bad step {step} was not written: {error}")
-        where = f"; protloc pretrain --replay {path}" if path else ""
-        self.console.warn(f"step {step} was not finite and changed nothing ({n} in a row, stopping at {most}){where}")
-
-    def _judge(self, values: Mapping[str, float]) -> dict[str, str]:
-        if not self.out_dim or not all(name in values for name in JUDGED):
-            return {}
-        frozen = max(self.schedules.frozen_steps, self.schedules.frozen_backbone_steps)
-        warmup = max(self.schedules.warmup, frozen)
-        verdict = judge(values, out_dim=self.out_dim, step=self.done, warmup=warmup)
-        if verdict.state != self.verdict and (verdict.alarm or self.verdict):
-            tell = self.console.warn if verdict.alarm else self.console.line
-            tell(f"step {self.done}, {verdict.state}: {verdict.words}")
-        self.verdict = verdict.state
-        return {"verdict": verdict.state}
-
-    def _line(self, lap: dict[str, float]) -> str:
-        epoch = self.position / self.examples
-        shown = [f"epoch {epoch:.2f}"]
-        shown += [f"{name} {self.last[name]:.4g}" for name in ("loss", "lr", "grad_norm") if name in self.last]
-        if self.substituted:
-            shown.append(f"substituted {self.substituted}")
-        return " | ".join([*shown, *filter(None, [self.clock.line(lap)])])
-
-    def _summary(self, exit: Exit) -> None:
-        why = {
-            Exit.DONE: "done",
-            Exit.PREEMPTED: f"stopped by {self.preemption.signal_name or 'a signal'}; the same command goes on",
-            Exit.BAD_STEPS: f"stopped: {self.bad_in_a_row} steps in a row were not finite, see {self.out / BAD_STEPS}",
-        }[exit]
-        loss = f", loss {self.last['loss']:.4f}" if "loss" in self.last else ""
-        self.console.line(
-            f"{why}: {self.done} of {self.schedules.total} steps, {self.position} images in "
-            f"{words(self.clock.seconds)}{loss}; checkpoint {self.checkpoints.directory / str(self.done)}, metrics "
-            f"{self.out / 'metrics.jsonl'}"
-        )
 
 
 def _write_whole(path: Path, text: str) -> None:

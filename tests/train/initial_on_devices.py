@@ -11,8 +11,9 @@ import numpy as np
 import tiny_training as tiny
 
 from protloc_jax.devices import make_mesh
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.initial import Initial
-from protloc_jax.train.loop import Exit, fit
+from protloc_jax.train.loop import fit
 from protloc_jax.train.state import init_state
 from protloc_jax.train.step import state_sharding
 

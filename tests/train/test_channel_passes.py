@@ -26,10 +26,11 @@ from protloc_jax.model.vit import Vit
 from protloc_jax.plan.dry_run import plan, plan_beginning
 from protloc_jax.train.channel_passes import keys_of_passes, slots_of
 from protloc_jax.train.checkpoint_files import load_weights
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import WeightsDoNotFit
 from protloc_jax.train.initial_model import beginning
-from protloc_jax.train.loop import Exit, fit
+from protloc_jax.train.loop import fit
 from protloc_jax.train.methods.supervised import Supervised
 from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.views.config import normalisation_of

@@ -15,8 +15,8 @@ import tiny_training as tiny
 from protloc_jax.channels import parse
 from protloc_jax.telemetry.writers import read_metrics
 from protloc_jax.train.checkpoint import Checkpointer, load_weights
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.loop import Exit
 from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.state import examples_seen
 

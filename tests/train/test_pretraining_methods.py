@@ -23,9 +23,10 @@ from protloc_jax.config import with_overrides
 from protloc_jax.devices import batch_sharding, host_to_global, make_mesh, replicated
 from protloc_jax.model.masked import kept_patches
 from protloc_jax.train.checkpoint_files import load_weights
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import first_state
-from protloc_jax.train.loop import Exit, fit
+from protloc_jax.train.loop import fit
 from protloc_jax.train.method import METHOD
 from protloc_jax.train.methods import METHODS
 from protloc_jax.train.methods.backbone import keys_of_views

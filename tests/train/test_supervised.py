@@ -24,8 +24,9 @@ from protloc_jax.config import ConfigError, from_mapping, to_dict, with_override
 from protloc_jax.devices import make_mesh
 from protloc_jax.eval.load import load
 from protloc_jax.train.checkpoint_files import load_weights
+from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import DinoConfig, Experiment
-from protloc_jax.train.loop import Exit, fit
+from protloc_jax.train.loop import fit
 from protloc_jax.train.methods.supervised import Supervised
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import init_state
