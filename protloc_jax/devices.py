@@ -20,6 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from protloc_jax.xla_flags import wants_onednn
+
 T = TypeVar("T")
 AXES = ("data", "fsdp")
 Rule = Literal["replicated", "fsdp", "fsdp_below_depth"]
@@ -66,9 +68,10 @@ def start_up(environ: Mapping[str, str] = os.environ) -> None:
 def set_up_compilation_cache(directory: str = "") -> Path | None:
     """Keep compiled programs on disk between runs; returns the directory, or None for directory "none".
 
-    Empty: `JAX_COMPILATION_CACHE_DIR` if set, else `protloc_jax` in the user's cache directory.
+    Empty: `JAX_COMPILATION_CACHE_DIR` if set, else `protloc_jax` in the user's cache directory. Programs that call
+    oneDNN (see `xla_flags`) cannot be kept.
     """
-    if directory == "none":
+    if directory == "none" or wants_onednn():
         jax.config.update("jax_enable_compilation_cache", False)
         return None
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "protloc_jax"
 # what it renders; `views` stands below `model`, whose encoder prepares images as training views are prepared; `convert`
 # stands above `train`, in whose checkpoint format it writes.
 RANKS: dict[str, float] = {
-    **dict.fromkeys(("config", "xla_flags"), 0),
+    "config": 0,
+    "xla_flags": 0.25,
     **dict.fromkeys(("channels", "images"), 0.5),
     "channel_plans": 0.75,
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),
