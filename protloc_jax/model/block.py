@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from protloc_jax.model.attention import Attention
 from protloc_jax.model.config import VitConfig
 from protloc_jax.model.layers import ACTIVATIONS, Dtype, LayerNorm, Linear, compute_dtype
+from protloc_jax.model.segments import Segments
 
 # What remat "selective" keeps of a block besides its input. The rest (norms, queries to values, attention weights,
 # GELU) is cheap to make again, and the attention weights, T numbers a token and head, are what fills the memory.
@@ -37,6 +38,7 @@ class Block(nn.Module):
     """x + attention(norm1(x)), then x + mlp(norm2(x)); optional LayerScale and per-image branch gains."""
 
     config: VitConfig
+    segments: Segments = ()
 
     def setup(self) -> None:
         config, dtype = self.config, compute_dtype(self.config.dtype)
@@ -50,12 +52,16 @@ class Block(nn.Module):
             self.ls1 = self.param("ls1", gain, (dim,), jnp.float32)
             self.ls2 = self.param("ls2", gain, (dim,), jnp.float32)
 
-    def __call__(self, x: jax.Array, gains: jax.Array | None = None, visible: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, gains: jax.Array | None = None, visible: jax.Array | tuple[jax.Array, ...] | None = None
+    ) -> jax.Array:
         """Tokens [..., T, D] to tokens; `gains` [2, ...] multiply the attention and the MLP branch (drop-path).
 
-        `visible` [..., T]: tokens that may be attended to; None = all.
+        `visible` [..., T]: tokens that may be attended to; None = all. With `segments` (see `model.segments`) tokens
+        are [B, P, D], gains [2, B, P], and there is one `visible` a segment.
         """
-        x = x + self._scaled(checkpoint_name(self.attn(self.norm1(x), visible), KEPT[0]), 0, gains)
+        mixed = self.attn(self.norm1(x), visible, self.segments)
+        x = x + self._scaled(checkpoint_name(mixed, KEPT[0]), 0, gains)
         return x + self._scaled(self.mlp(self.norm2(x)), 1, gains)
 
     def attention_weights(self, x: jax.Array, visible: jax.Array | None = None) -> jax.Array:
@@ -66,5 +72,6 @@ class Block(nn.Module):
         if self.config.layerscale:
             branch = branch * (self.ls1, self.ls2)[which].astype(branch.dtype)
         if gains is not None:
-            branch = branch * gains[which][..., None, None].astype(branch.dtype)
+            gain = gains[which] if self.segments else gains[which][..., None]
+            branch = branch * gain[..., None].astype(branch.dtype)
         return branch

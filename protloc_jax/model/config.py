@@ -90,6 +90,9 @@ class VitConfig:
         "xla", "xla: anywhere; cudnn: NVIDIA's fused kernel, bfloat16 on NVIDIA GPUs only, less memory traffic"
     )
     scan: bool = opt(True, "loop over blocks in the compiled program (small, fast to compile) instead of unrolling")
+    packed: bool = opt(
+        True, "crops of several sizes go through the blocks side by side, in one product a layer; false = size by size"
+    )
     remat: Literal["none", "block", "selective"] = opt(
         "none", "recompute in the backward pass to save memory: whole blocks, or all but the costly products of each"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from protloc_jax.model.config import VitConfig
 from protloc_jax.model.droppath import branch_gains
 from protloc_jax.model.layers import LayerNorm, at_least_float32, compute_dtype, trunc_normal
 from protloc_jax.model.posembed import resize_table
+from protloc_jax.model.segments import Segments
 from protloc_jax.model.stem import PatchStem
 
 
@@ -98,26 +99,10 @@ class Vit(nn.Module):
                 raise ValueError(f"drop_keys has shape {drop_keys.shape}; images {images.shape} need one key each.")
             gains = branch_gains(drop_keys, config.drop_path, depth)
 
-        def layer(block: Block, carry, per_layer, visible):
-            before, kept, _ = carry
-            number, gain = per_layer
-            after = block(before, gain, visible)
-            kept = tuple(jnp.where(number == n, after, k) for n, k in zip(wanted, kept, strict=True))
-            return (after, kept, before if attention else None), before if block_inputs else None
-
-        blocks = _rematerialised(config)(config, name="blocks")
-        loop = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
-            split_rngs={"params": True},
-            length=depth,
-            unroll=1 if config.scan else depth,
+        x, outputs, last_input, inputs = self._through_blocks(
+            x, gains, visible, wanted=wanted, attention=attention, block_inputs=block_inputs
         )
-        start = (x, (x,) * len(wanted), x if attention else None)
-        (x, outputs, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
-
-        norm = LayerNorm(config.norm_eps, name="norm") if config.final_norm != "none" else as_it_is
+        norm = self._norm()
         channels = images.shape[-1]
         cls, patches, registers = self._finished(x, norm, channels, present)
         return VitOutput(
@@ -128,6 +113,43 @@ class Vit(nn.Module):
             attention=None if last_input is None else self._last_attention(last_input, visible),
             block_inputs=inputs,
         )
+
+    def _through_blocks(
+        self,
+        x: jax.Array,
+        gains: jax.Array | None,
+        visible: Any,
+        *,
+        wanted: tuple[int, ...] = (),
+        attention: bool = False,
+        block_inputs: bool = False,
+        segments: Segments = (),
+    ) -> tuple[jax.Array, tuple[jax.Array, ...], jax.Array | None, jax.Array | None]:
+        """(tokens after all blocks, those after the wanted ones, the last block's input, every block's input)."""
+        config, depth = self.config, self.config.shape.depth
+
+        def layer(block: Block, carry, per_layer, visible):
+            before, kept, _ = carry
+            number, gain = per_layer
+            after = block(before, gain, visible)
+            kept = tuple(jnp.where(number == n, after, k) for n, k in zip(wanted, kept, strict=True))
+            return (after, kept, before if attention else None), before if block_inputs else None
+
+        blocks = _rematerialised(config)(config, segments, name="blocks")
+        loop = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            in_axes=(0, nn.broadcast),  # type: ignore[arg-type]
+            split_rngs={"params": True},
+            length=depth,
+            unroll=1 if config.scan else depth,
+        )
+        start = (x, (x,) * len(wanted), x if attention else None)
+        (x, outputs, last_input), inputs = loop(blocks, start, (jnp.arange(depth), gains), visible)
+        return x, outputs, last_input, inputs
+
+    def _norm(self) -> Callable[[jax.Array], jax.Array]:
+        return LayerNorm(self.config.norm_eps, name="norm") if self.config.final_norm != "none" else as_it_is
 
     def _finished(
         self, x: jax.Array, norm: Callable[[jax.Array], jax.Array], channels: int, present: jax.Array | None

@@ -246,7 +246,7 @@ def test_the_fused_attention_is_the_same_attention(tokens):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, tokens, 16)), jnp.float32)
     plain = Attention(16, 4)
     variables = plain.init(jax.random.key(0), x)
-    fused = plain.apply(variables, x, method=lambda module, x: module.proj(module._fused(x, "xla")))
+    fused = plain.apply(variables, x, method=lambda module, x: module.proj(module._by_kernel(module.qkv(x), "xla")))
     np.testing.assert_allclose(fused, plain.apply(variables, x), atol=1e-6)
 
 

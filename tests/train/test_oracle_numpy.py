@@ -25,7 +25,7 @@ from protloc_jax.views.multicrop import Views
 B, K, PER_EPOCH = 5, 9, 2
 EXPERIMENT = changed(
     EXPERIMENT,
-    model={"drop_path": 0.0},
+    model={"drop_path": 0.0, "packed": False},
     method={"out_dim": K, "hidden": 10, "bottleneck": 6},
     optim={"clip": 0.2, "lr": 2e-2, "freeze_last_layer_epochs": 1, "epochs": 3},
 )

@@ -13,6 +13,7 @@ from protloc_jax.channels import ChannelSet
 from protloc_jax.data.batch import Batch
 from protloc_jax.model.flops import Crops, dino_step_flops
 from protloc_jax.model.heads import DinoHead
+from protloc_jax.model.packed import encode_together
 from protloc_jax.model.vit import Vit
 from protloc_jax.model.vocabulary import channel_rows
 from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_moments, feature_spread
@@ -141,17 +142,13 @@ class Dino:
         scalars: Scalars,
     ) -> tuple[LossOutput, jax.Array]:
         """The DINO loss, and the student's CLS vectors [B, V, D] of the global views."""
-        n_global, n_local = views.global_.shape[1], views.local.shape[1]
+        n_global = views.global_.shape[1]
         lines = batch.cell_line if self.vit_config.cell_tokens else None
         shown = self._present(keys, TEACHER, n_global)
         seen = views.global_ if views.teacher is None else views.teacher
         teacher_logits = self._prototypes(teacher, self._encode(teacher, seen, None, shown, lines))
 
-        drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
-        of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
-        features = [self._encode(params, views.global_, *of_global, lines=lines)]
-        if n_local:
-            features.append(self._encode(params, views.local, *of_local, lines=lines))
+        features = self._student(params, views, keys, lines)
         student_logits = self._prototypes(params, jnp.concatenate(features, axis=1))
 
         centre, raw_mean = buffers["centre"], None
@@ -196,6 +193,27 @@ class Dino:
             "effective_rank": effective_rank(means),
         }
 
+    def _student(self, params: Tree, views: Views, keys: jax.Array, lines: jax.Array | None) -> list[jax.Array]:
+        """The student's CLS vectors [B, V, D], of the global views and, where there are any, of the local ones."""
+        n_global, n_local = views.global_.shape[1], views.local.shape[1]
+        drop_keys, shown = self._drop_keys(keys, n_global + n_local), self._present(keys, STUDENT, n_global + n_local)
+        if not n_local:
+            return [self._encode(params, views.global_, drop_keys, shown, lines)]
+        of_global, of_local = ([None if x is None else x[:, at] for x in (drop_keys, shown)] for at in _kinds(n_global))
+        if not self.vit_config.packed:
+            return [
+                self._encode(params, views.global_, *of_global, lines=lines),
+                self._encode(params, views.local, *of_local, lines=lines),
+            ]
+        crops = [self._arranged(views.global_), self._arranged(views.local)]
+        present = None if shown is None else [of_global[1], of_local[1]]
+        outputs = encode_together(self.vit, params["backbone"], crops, drop_keys, present=present, cell_line=lines)
+        return [output.cls for output in outputs]
+
+    def _arranged(self, images: jax.Array) -> jax.Array:
+        """The images with their channels in the slots of the weights."""
+        return images if self.plan is None else arranged(images, self.plan, self.channels)[..., 0, :, :, :]
+
     def _encode(
         self,
         params: Tree,
@@ -208,10 +226,8 @@ class Dino:
 
         lines [B, d]: the cell-line vectors of the images, None without cell tokens
         """
-        if self.plan is not None:
-            images = arranged(images, self.plan, self.channels)[..., 0, :, :, :]
         output: Any = self.vit.apply(
-            {"params": params["backbone"]}, images, drop_keys, present=present, cell_line=lines
+            {"params": params["backbone"]}, self._arranged(images), drop_keys, present=present, cell_line=lines
         )
         return output.cls
 
