@@ -23,7 +23,9 @@ class _Tokens(Vit):
     """The part of `Vit` before the blocks, with its parameters."""
 
     @nn.compact
-    def __call__(self, images: jax.Array, present: jax.Array | None, cell_line: jax.Array | None) -> jax.Array:
+    def __call__(  # type: ignore[override]
+        self, images: jax.Array, present: jax.Array | None, cell_line: jax.Array | None
+    ) -> jax.Array:
         """Images [B, V, H, W, C] to tokens [B, V, T, D]."""
         lines = checked_vectors(self.config, images, cell_line, initialising=self.is_initializing())
         return self._tokens(images, None, self._presence(images, None, present), lines, None)
@@ -36,7 +38,7 @@ class _Trunk(Vit):
     channels: int = 0
 
     @nn.compact
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, x: jax.Array, gains: jax.Array | None, visible: Any, present: Sequence[jax.Array | None]
     ) -> tuple[VitOutput, ...]:
         """Packed tokens [B, P, D] to the output of each segment."""
