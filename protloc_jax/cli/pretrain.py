@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     append_cpu_flags()
     from protloc_jax.config import keys_of, load_file, with_overrides
     from protloc_jax.data.loader import WorkerDied, open_split
-    from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
+    from protloc_jax.devices import make_mesh, set_up_compilation_cache
+    from protloc_jax.launch.start import start_up
     from protloc_jax.train.exits import Exit
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import beginning
