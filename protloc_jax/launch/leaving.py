@@ -116,9 +116,12 @@ def _end_at_once(status: int) -> NoReturn:
         with contextlib.suppress(Exception):
             child.kill()
     # The main thread may be in the middle of a write, holding the lock.
-    flushing = threading.Thread(target=_flush, daemon=True)
-    flushing.start()
-    flushing.join(1.0)
+    try:
+        flushing = threading.Thread(target=_flush, daemon=True)
+        flushing.start()
+        flushing.join(1.0)
+    except RuntimeError:  # at the interpreter's end no thread starts any more, and none holds the lock
+        _flush()
     os._exit(status)
 
 

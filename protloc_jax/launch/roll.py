@@ -13,6 +13,7 @@ One line of JSON a message. To the roll: {"hello": i, "of": n, "host", "pid", "v
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import selectors
@@ -175,7 +176,7 @@ class Roll:
         """Tell everybody else, unless an earlier loss explains this one."""
         if self._end is not None or not self.started:
             return
-        self._end, self._lost = time.monotonic() + LINGER_SECONDS, lost.process
+        self._end, self._lost = time.monotonic() + LINGER_SECONDS, lost.process if at_once else -1
         who = f"process {lost.process} of {self.processes} ({_who(lost.hello)})"
         words = f"{who} was lost: {why}; {GOES_ON}" if at_once else f"{who} {why}; it says more itself"
         for member in self.members.values():
@@ -255,8 +256,7 @@ def main(port: str, processes: str, wait: str, limit: str) -> None:
         print(json.dumps({"taken": str(error)}), flush=True)
         return
     print(json.dumps({"listening": int(port)}), flush=True)
-    from jaxlib import _jax
-
+    jaxlib = importlib.import_module("jaxlib._jax")  # takes a moment, in which the others come
     services = []
 
     def start_service() -> int:
@@ -265,7 +265,7 @@ def main(port: str, processes: str, wait: str, limit: str) -> None:
         # jax's heartbeat is the longer one, so that the roll, which knows names, speaks first.
         patience = int(float(limit) * 3) + 60
         services.append(
-            _jax.get_distributed_runtime_service(
+            jaxlib.get_distributed_runtime_service(
                 f"{host}:{chosen}", int(processes), heartbeat_timeout=patience, shutdown_timeout=300
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -114,17 +115,16 @@ class _Service:
 @contextlib.contextmanager
 def _service_elsewhere(peers: Peers) -> Iterator[None]:
     """Keep jax from starting its coordination service inside process 0; see `roll` for why."""
-    from jax._src.lib import _jax
+    jaxlib: Any = importlib.import_module("jax._src.lib")._jax
 
     def elsewhere(*args: Any, **options: Any) -> Any:
         return _Service(peers)
 
-    before = _jax.get_distributed_runtime_service
-    setattr(_jax, "get_distributed_runtime_service", elsewhere)  # noqa: B010 - an attribute of a compiled module
+    before, jaxlib.get_distributed_runtime_service = jaxlib.get_distributed_runtime_service, elsewhere
     try:
         yield
     finally:
-        setattr(_jax, "get_distributed_runtime_service", before)  # noqa: B010
+        jaxlib.get_distributed_runtime_service = before
 
 
 def _spare_from_proxies(place: Place) -> None:
