@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("protloc_jax.cli.study", "a published study from raw files to tables, figures and a page"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),
     "dry-run": ("protloc_jax.cli.dry_run", "parameters, memory, FLOPs, sharding and hours, without training"),
+    "doctor": ("protloc_jax.cli.doctor", "check devices, hosts, clocks, storage and limits before a run"),
 }
 
 
