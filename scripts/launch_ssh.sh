@@ -86,7 +86,7 @@ run_once() {
       if kill -0 "$pid" 2>/dev/null; then
         running+=("$pid")
       else
-        wait "$pid"
+        wait "$pid" 2>/dev/null
         code=$?
         # 69 only says that another one failed: that one's status is the reason.
         if ((code)) && ((status == 0 || status == 69)); then status=$code; fi
