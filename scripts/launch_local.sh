@@ -21,6 +21,8 @@ fi
 if [ $# -lt 2 ] || ! [ "$1" -ge 1 ] 2>/dev/null; then usage; fi
 count=$1
 shift
+# bash would add a line of this script for every process that is killed.
+exec 3>&2 2>/dev/null
 export PROTLOC_COORDINATOR="127.0.0.1:${PROTLOC_PORT:-12355}" PROTLOC_PROCESSES="$count"
 
 # Whether the same command may do better: 69 lost, 71 a worker died, 75 preempted, 79 stuck; killed, aborted, crashed.
@@ -38,6 +40,7 @@ run_once() {
   pids=()
   for ((i = 0; i < count; i++)); do
     (
+      exec 2>&3 3>&-
       mark=""
       ((i == 0)) || mark="[$i] "
       # A terminal gets process 0 as it is (progress bars); elsewhere lines must come whole.
@@ -55,7 +58,7 @@ run_once() {
       if kill -0 "$pid" 2>/dev/null; then
         running+=("$pid")
       else
-        wait "$pid" 2>/dev/null
+        wait "$pid"
         code=$?
         # 69 only says that another one failed: that one's status is the reason.
         if ((code)) && ((status == 0 || status == 69)); then status=$code; fi
@@ -71,13 +74,16 @@ run_once() {
   done
 }
 
-for ((attempt = 0; ; attempt++)); do
-  run_once "$@"
-  [ -z "$told" ] || break
-  again "$status" && ((attempt < retries)) || break
-  echo "launch: status $status; starting all $count processes again (retry $((attempt + 1)) of $retries)" >&2
-  sleep "${PROTLOC_PAUSE:-5}" &
-  wait $!
-  [ -z "$told" ] || break
-done
-exit "$status"
+# In one block, which bash reads as a whole: the script may change while a run of days goes on.
+{
+  for ((attempt = 0; ; attempt++)); do
+    run_once "$@"
+    [ -z "$told" ] || break
+    again "$status" && ((attempt < retries)) || break
+    echo "launch: status $status; starting all $count processes again (retry $((attempt + 1)) of $retries)" >&3
+    sleep "${PROTLOC_PAUSE:-5}" &
+    wait $!
+    [ -z "$told" ] || break
+  done
+  exit "$status"
+}

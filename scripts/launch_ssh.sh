@@ -105,13 +105,16 @@ run_once() {
   rm -f "$pipes"/*
 }
 
-for ((attempt = 0; ; attempt++)); do
-  run_once "$@"
-  [ -z "$told" ] || break
-  again "$status" && ((attempt < retries)) || break
-  echo "launch: status $status; starting on all ${#hosts[@]} hosts again (retry $((attempt + 1)) of $retries)" >&2
-  sleep "${PROTLOC_PAUSE:-20}" &
-  wait $!
-  [ -z "$told" ] || break
-done
-exit "$status"
+# In one block, which bash reads as a whole: the script may change while a run of days goes on.
+{
+  for ((attempt = 0; ; attempt++)); do
+    run_once "$@"
+    [ -z "$told" ] || break
+    again "$status" && ((attempt < retries)) || break
+    echo "launch: status $status; starting on all ${#hosts[@]} hosts again (retry $((attempt + 1)) of $retries)" >&2
+    sleep "${PROTLOC_PAUSE:-20}" &
+    wait $!
+    [ -z "$told" ] || break
+  done
+  exit "$status"
+}

@@ -38,27 +38,30 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 remote="cd $(printf '%q' "${PROTLOC_DIR:-.}") && echo \$\$ > $noted && exec$(printf ' %q' "$@")"
-for ((attempt = 0; ; attempt++)); do
-  on_all "$remote" 2> >(tee "$log" >&2) &
-  running=$!
-  wait "$running"
-  status=$?
-  while kill -0 "$running" 2>/dev/null; do
+# In one block, which bash reads as a whole: the script may change while a run of days goes on.
+{
+  for ((attempt = 0; ; attempt++)); do
+    on_all "$remote" 2> >(tee "$log" >&2) &
+    running=$!
     wait "$running"
     status=$?
+    while kill -0 "$running" 2>/dev/null; do
+      wait "$running"
+      status=$?
+    done
+    # gcloud has one status for all hosts and names theirs in its messages; 69 only says that another one failed.
+    for code in $(sed -n 's/.*failed with exit status \([0-9]*\).*/\1/p' "$log") ""; do
+      if [ -n "$code" ]; then status=$code; fi
+      [ "$code" = 69 ] || break
+    done
+    [ -z "$told" ] || break
+    again "$status" && ((attempt < retries)) || break
+    echo "launch: status $status; starting on all hosts of $name again (retry $((attempt + 1)) of $retries)" >&2
+    until [ "$(gcloud compute tpus tpu-vm describe "$name" --zone="$zone" --format='value(state)')" = READY ]; do
+      sleep "${PROTLOC_PAUSE:-30}" &
+      wait $!
+      [ -z "$told" ] || exit "$status"
+    done
   done
-  # gcloud has one status for all hosts and names theirs in its messages; 69 only says that another one failed.
-  for code in $(sed -n 's/.*failed with exit status \([0-9]*\).*/\1/p' "$log") ""; do
-    if [ -n "$code" ]; then status=$code; fi
-    [ "$code" = 69 ] || break
-  done
-  [ -z "$told" ] || break
-  again "$status" && ((attempt < retries)) || break
-  echo "launch: status $status; starting on all hosts of $name again (retry $((attempt + 1)) of $retries)" >&2
-  until [ "$(gcloud compute tpus tpu-vm describe "$name" --zone="$zone" --format='value(state)')" = READY ]; do
-    sleep "${PROTLOC_PAUSE:-30}" &
-    wait $!
-    [ -z "$told" ] || exit "$status"
-  done
-done
-exit "$status"
+  exit "$status"
+}

@@ -26,6 +26,8 @@ from protloc_jax.data.durable import sha256, sync_folder, write_whole
 from protloc_jax.data.info import RecordsError, Shard
 
 FOLDER = "packing"
+# Says that the folder holds a part of a set of records; see `parts`.
+PART_FILE = "part.json"
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def discard(directory: Path) -> None:
     """Remove everything that a packing puts into `directory`, dataset.json first so that no half set is readable."""
     (directory / info_file.FILE).unlink(missing_ok=True)
     sync_folder(directory)
-    for path in [*directory.glob("shard-*.array_record"), directory / info_file.MANIFEST_FILE]:
+    others = (directory / name for name in (info_file.MANIFEST_FILE, PART_FILE))
+    for path in [*directory.glob("shard-*.array_record"), *others]:
         path.unlink(missing_ok=True)
     for path in (directory / FOLDER).glob("*"):
         if path.name != "lock":

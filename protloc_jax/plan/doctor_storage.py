@@ -120,9 +120,6 @@ def records(experiment: Experiment) -> Iterator[Check]:
     """Whether the records are there and can be read; the first, the last and some between are decoded."""
     with open_split(experiment.data)[0] as held:
         rows = held.manifest.rows(experiment.data.split)
-        if not len(rows):
-            yield Check("records", "FAILED", f"{experiment.data.records}: no images in split '{experiment.data.split}'")
-            return
         some = sorted({int(rows[i * (len(rows) - 1) // 7]) for i in range(8)})
         began = time.monotonic()
         for row in some:

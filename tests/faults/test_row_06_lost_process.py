@@ -83,17 +83,13 @@ def newest_step(folder: Path) -> int:
     return max(map(int, found), default=0)
 
 
-def pid_of(folder: Path, process: int) -> int:
-    file = folder / f"pid-{process}"
-    return int(file.read_text()) if file.exists() else 0
-
-
-def kill_at(run: subprocess.Popen, folder: Path, process: int, step: int, *, before: int = 0) -> int:
-    """Kill the process (another one than `before`) as soon as the run has noted the step; its id."""
-    end = time.monotonic() + 300
-    while (pid := pid_of(folder, process)) == before or newest_step(folder) < step:
-        assert run.poll() is None and time.monotonic() < end, f"no step {step}"
+def kill_when(condition, run: subprocess.Popen, folder: Path, process: int) -> int:
+    """Kill the process as soon as the condition holds; its id."""
+    end = time.monotonic() + 600
+    while not condition():
+        assert run.poll() is None and time.monotonic() < end, "that moment never came"
         time.sleep(0.05)
+    pid = int((folder / f"pid-{process}").read_text())
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -120,12 +116,11 @@ def tell(folder: Path, processes: int, resumed_on: int) -> Story:
             command(folder, processes, "--retries", "1", seconds=0.15), env=place, stdout=file, stderr=file
         )
     try:
-        kills = [kill_at(run, folder, processes - 1, 3)]
-        # The second time process 0 itself, with which jax's coordination service would have gone. Its steps are noted
-        # anew after the checkpoint, so it is past whatever the first attempt has noted.
-        kills.append(kill_at(run, folder, 0, 7, before=pid_of(folder, 0)))
+        kills = [kill_when(lambda: newest_step(folder) >= 3, run, folder, processes - 1)]
+        # The second time process 0 itself, with which jax's coordination service would have gone.
+        kills.append(kill_when(lambda: "resumed from" in log.read_text(), run, folder, 0))
         since = time.monotonic()
-        status = run.wait(120)
+        status = run.wait(300)
         seconds = time.monotonic() - since
     finally:
         if run.poll() is None:
@@ -136,7 +131,7 @@ def tell(folder: Path, processes: int, resumed_on: int) -> Story:
     time.sleep(1.0)
     left = command_lines(str(folder), f"protloc_jax.launch.roll {place['PROTLOC_PORT']} ")
     resumed = subprocess.run(
-        command(folder, resumed_on, seconds=0.0), env=environ(resumed_on), capture_output=True, text=True, timeout=300
+        command(folder, resumed_on, seconds=0.0), env=environ(resumed_on), capture_output=True, text=True, timeout=600
     )
     return Story(folder, processes, kills, seconds, status, log.read_text(), resumed, left, after)
 

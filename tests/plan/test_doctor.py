@@ -90,7 +90,7 @@ def test_what_is_wrong_is_named_with_what_to_do(tmp_path, data, monkeypatch):
     failed = {name: c for name, c in found.items() if c["level"] == "FAILED"}
     assert set(failed) == {"storage", "records", "compiled", "config"}
     assert "NotADirectoryError" in failed["storage"]["words"]
-    assert "no images in split 'test'" in failed["records"]["words"]
+    assert "the split 'test' is empty" in failed["records"]["words"]
     assert "run.mesh_fsdp=3" in failed["config"]["words"]
     assert found["open files"]["level"] == found["shared memory"]["level"] == "warning"
     assert found["open files"]["advice"] == "ulimit -n 4096"
