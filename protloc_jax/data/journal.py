@@ -26,8 +26,6 @@ from protloc_jax.data.durable import sha256, sync_folder, write_whole
 from protloc_jax.data.info import RecordsError, Shard
 
 FOLDER = "packing"
-# Says that the folder holds a part of a set of records; see `parts`.
-PART_FILE = "part.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def discard(directory: Path) -> None:
     """Remove everything that a packing puts into `directory`, dataset.json first so that no half set is readable."""
     (directory / info_file.FILE).unlink(missing_ok=True)
     sync_folder(directory)
-    others = (directory / name for name in (info_file.MANIFEST_FILE, PART_FILE))
+    others = (directory / name for name in (info_file.MANIFEST_FILE, info_file.PART_FILE))
     for path in [*directory.glob("shard-*.array_record"), *others]:
         path.unlink(missing_ok=True)
     for path in (directory / FOLDER).glob("*"):

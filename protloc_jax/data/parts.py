@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from protloc_jax.data import codec
 from protloc_jax.data import info as info_file
 from protloc_jax.data.durable import move_into_place, sha256, sync_file, write_whole
-from protloc_jax.data.info import RecordsError, RecordsInfo
+from protloc_jax.data.info import PART_FILE, RecordsError, RecordsInfo
 from protloc_jax.data.intensity import Histogram
-from protloc_jax.data.journal import FOLDER, PART_FILE, Done, Journal, discard, locked, refuse_changes
+from protloc_jax.data.journal import FOLDER, Done, Journal, discard, locked, refuse_changes
 from protloc_jax.data.local_path import local_folder
 from protloc_jax.data.manifest import listed
 
