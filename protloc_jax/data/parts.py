@@ -146,7 +146,7 @@ def _merged(whole: RecordsInfo, every: list[Done], said: Sequence[dict[str, Any]
     return replace(
         whole,
         shards=tuple(done.shard for done in every),
-        intensity=histogram.summary([name for name, _ in whole.channels]),
+        intensity=histogram.summary(tuple(name for name, _ in whole.channels)),
         constant={
             "count": sum(one["info"]["constant"]["count"] for one in said),
             "listed": constant[:LISTED_CONSTANT],
