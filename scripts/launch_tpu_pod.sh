@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on all hosts of a Cloud TPU slice, from a machine with gcloud:
 #
-#     scripts/launch_tpu_pod.sh [--retries N] NAME ZONE protloc pretrain --config ... run.out=gs-mounted/...
+#     scripts/launch_tpu_pod.sh [--retries N] NAME ZONE protloc pretrain --config ... run.out=/mnt/runs/...
 #
 # The package is installed on every host already. The processes find their places by themselves. The command runs in
 # PROTLOC_DIR (default: the home folder). SIGTERM and Ctrl-C reach all processes. --retries: where a process was lost or
