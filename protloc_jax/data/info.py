@@ -109,9 +109,7 @@ def load(directory: str | Path) -> RecordsInfo:
     path = directory / FILE
     if not path.is_file():
         if (directory / PART_FILE).is_file():
-            raise FileNotFoundError(
-                f"{directory} holds a part of a data set; `protloc data join` makes one of all."
-            )
+            raise FileNotFoundError(f"{directory} holds a part of a data set; `protloc data join` makes one of all.")
         if (directory / "packing").is_dir():
             raise FileNotFoundError(
                 f"{directory}: packing was interrupted; run the same pack command again to finish it."

@@ -1,1 +1,1 @@
-"""Runs of several processes: where this one stands, how they meet, and how they part."""
+"""How the processes of a run start, hear of their end, and end together."""

@@ -75,7 +75,15 @@ def leave(status: int) -> int:
     """
     if _peers is None or (status in AGREED and not _failed):
         return status
-    if not _failed:
+    end(status)
+
+
+def end(status: int) -> NoReturn:
+    """End this process now, from whichever thread, with a word to the others: they get time for their own endings.
+
+    For those who cannot wait for the main thread: it may be stuck, or compiling.
+    """
+    if _peers is not None and not _failed:
         _peers.part(f"status {status}")
     _end_at_once(status)
 

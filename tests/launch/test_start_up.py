@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -118,6 +119,13 @@ def test_an_end_of_its_own_is_told_and_does_not_wait(others, status):
     assert others.told == [f"status {status}"]
 
 
+@pytest.mark.parametrize("status", [75, 79, 143])
+def test_whoever_cannot_wait_for_the_main_thread_tells_the_others_too(others, status):
+    with pytest.raises(Left, match=str(status)):
+        leaving.end(status)
+    assert others.told == [f"status {status}"]
+
+
 def test_an_error_of_its_own_is_told_before_it_is_shown(others):
     leaving.on_error(ValueError("no such records\nnor others"))
     assert others.told == ["ValueError: no such records"] and not others.asked
@@ -177,3 +185,6 @@ def test_alone_nobody_is_told():
     assert leaving._peers is None
     leaving.on_error(ValueError("x"))
     assert leaving.leave(71) == 71
+    code = "from protloc_jax.launch.leaving import end; print('x'); end(79)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (79, "x\n")
