@@ -1,4 +1,4 @@
-"""Devices: multi-host start-up, the mesh, what is sharded how, host batches to global arrays, and stopping together.
+"""Devices: the mesh, what is sharded how, host batches to global arrays, and stopping together.
 
 The mesh has two axes. Examples are split over both; parameters are replicated over `data` and, where a tensor is
 large enough, split over `fsdp`. Everything else follows from `jit` with these shardings.
@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -35,34 +35,6 @@ RULES: tuple[tuple[str, Rule], ...] = (
 )
 # Below this many elements a split tensor costs more in collectives than it saves in memory.
 MIN_SHARDED_ELEMENTS = 2**16
-# A cold restart of many hosts, images pulled and all, takes longer than jax's default of 300 s.
-RENDEZVOUS_SECONDS = 1800
-
-
-def start_up(environ: Mapping[str, str] = os.environ) -> None:
-    """Join the other processes of the run, when the environment says that there are any. Call before any other jax use.
-
-    Either `PROTLOC_COORDINATOR=host:port`, `PROTLOC_PROCESSES=n` and `PROTLOC_PROCESS=i` together, or
-    `PROTLOC_DISTRIBUTED=auto` where jax knows the cluster (Slurm, TPU pods, GKE). Does nothing when neither is set or
-    the processes are joined already. Raises ValueError naming the variables that are missing or malformed.
-    """
-    if jax.distributed.is_initialized():
-        return
-    names = ("PROTLOC_COORDINATOR", "PROTLOC_PROCESSES", "PROTLOC_PROCESS")
-    given = [n for n in names if environ.get(n)]
-    timeout = _integer(environ, "PROTLOC_RENDEZVOUS_SECONDS", RENDEZVOUS_SECONDS)
-    if given:
-        missing = [n for n in names if n not in given]
-        if missing:
-            raise ValueError(f"{', '.join(given)} set without {', '.join(missing)}: several processes need all three.")
-        count, index = _integer(environ, names[1], 0), _integer(environ, names[2], 0)
-        if not 0 <= index < count:
-            raise ValueError(f"PROTLOC_PROCESS={index}: must be from 0 to PROTLOC_PROCESSES-1 = {count - 1}.")
-        jax.distributed.initialize(environ[names[0]], count, index, initialization_timeout=timeout)
-    elif environ.get("PROTLOC_DISTRIBUTED"):
-        if environ["PROTLOC_DISTRIBUTED"] != "auto":
-            raise ValueError(f"PROTLOC_DISTRIBUTED={environ['PROTLOC_DISTRIBUTED']}: the only value is 'auto'.")
-        jax.distributed.initialize(initialization_timeout=timeout)
 
 
 def set_up_compilation_cache(directory: str = "") -> Path | None:
@@ -251,11 +223,3 @@ class Preemption:
             self._total = jax.jit(lambda votes: votes.sum(), out_shardings=replicated(mesh))
         mine = np.full((len(mesh.local_devices),), int(self.flagged), np.int32)
         return self._total(jax.make_array_from_process_local_data(batch_sharding(mesh), mine))
-
-
-def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, "")
-    try:
-        return int(text) if text else default
-    except ValueError:
-        raise ValueError(f"{name}={text}: must be an integer.") from None

@@ -22,7 +22,6 @@ from protloc_jax.devices import (
     params_sharding,
     partition,
     set_up_compilation_cache,
-    start_up,
 )
 
 HERE = Path(__file__).parent
@@ -69,19 +68,6 @@ def test_own_rules_and_thresholds():
     assert partition("a/b", (8, 8), 4, min_elements=1) == P(None, "fsdp")
     assert partition("a/b", (8, 8), 4, min_elements=1, rules=((r"b$", "replicated"), (r".", "fsdp"))) == P()
     assert partition("c", (8, 8), 4, min_elements=1, rules=((r"b$", "fsdp"),)) == P()
-
-
-def test_start_up_names_what_is_missing():
-    start_up({})
-    with pytest.raises(ValueError, match="PROTLOC_COORDINATOR set without PROTLOC_PROCESSES, PROTLOC_PROCESS"):
-        start_up({"PROTLOC_COORDINATOR": "localhost:1"})
-    full = {"PROTLOC_COORDINATOR": "localhost:1", "PROTLOC_PROCESSES": "2", "PROTLOC_PROCESS": "2"}
-    with pytest.raises(ValueError, match="PROTLOC_PROCESS=2: must be from 0 to PROTLOC_PROCESSES-1 = 1"):
-        start_up(full)
-    with pytest.raises(ValueError, match="PROTLOC_PROCESSES=two: must be an integer"):
-        start_up({**full, "PROTLOC_PROCESSES": "two"})
-    with pytest.raises(ValueError, match="only value is 'auto'"):
-        start_up({"PROTLOC_DISTRIBUTED": "yes"})
 
 
 @pytest.fixture

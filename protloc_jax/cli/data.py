@@ -11,6 +11,7 @@ from protloc_jax import config as configs
 from protloc_jax.cli import (
     cell_free,
     crops,
+    join_parts,
     prepare,
     quality,
     sheet,
@@ -26,6 +27,7 @@ from protloc_jax.cli.options import given as _given
 # Jobs with files of their own.
 JOBS = {
     "prepare": prepare,
+    "join": join_parts,
     "crops": crops,
     "cell-free": cell_free,
     "split": split,
@@ -78,6 +80,7 @@ def add_parser(subparsers: Any) -> None:
         one.add_argument("--shard-size", type=int, default=0, help="records a file (default: chosen)")
         one.add_argument("--restart", action="store_true", help="discard what DIR holds instead of going on")
         one.add_argument("--quiet", action="store_true", help="no progress bar")
+        join_parts.add_option(one)
 
     verify = jobs.add_parser("verify", help="compare every byte of records with their digests")
     verify.description = "Exit status 0: every digest agrees; 1: damaged, with the shards and records named."
@@ -106,6 +109,17 @@ def run(args: argparse.Namespace) -> int:
         from protloc_jax.data.local_path import local_folder
 
         args.out = local_folder(args.out)
+    if not getattr(args, "part", None):
+        return _run(args)
+    from protloc_jax.data import parts
+
+    if getattr(args, "layout", "records") == "raw":
+        raise ValueError("--part is for records; a raw layout is written as a whole.")
+    with parts.only(parts.parse(args.part)):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.job == "verify":
         return _verify(args)
     if args.job in JOBS:
@@ -174,7 +188,8 @@ def _pack_simulated(args: argparse.Namespace) -> int:
 def _finish(out: Path, name: str, config: Any, info: Any) -> None:
     (out / name).write_text(configs.to_json(config))
     shape = f"{info.height} x {info.width} x {len(info.channels)} {info.dtype}"
-    print(f"{out}: {info.n:,} records of {shape}, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s).")
+    held = sum(shard.n for shard in info.shards)
+    print(f"{out}: {held:,} records of {shape}, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s).")
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 import protloc_jax
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("protloc_jax.cli.study", "a published study from raw files to tables, figures and a page"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),
     "dry-run": ("protloc_jax.cli.dry_run", "parameters, memory, FLOPs, sharding and hours, without training"),
+    "doctor": ("protloc_jax.cli.doctor", "check devices, hosts, clocks, storage and limits before a run"),
 }
 
 
@@ -75,13 +77,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser(named or "")
     args = parser.parse_args(argv)
     try:
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
+        status = int(importlib.import_module(COMMANDS[args.command][0]).run(args) or 0)
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if together := _together():
+            together.on_error(error)
         print(f"protloc {args.command}: {error}", file=sys.stderr)
-        return 2
+        status = 2
     except KeyboardInterrupt:
         print(f"protloc {args.command}: interrupted.", file=sys.stderr)
-        return 130
+        status = 130
+    together = _together()
+    return together.leave(status) if together else status
+
+
+def _together() -> ModuleType | None:
+    """How to leave a run of several processes, where the command has joined one; jax is loaded then."""
+    return sys.modules.get("protloc_jax.launch.leaving")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protloc_jax import config as configs
+from protloc_jax.cli import join_parts
 from protloc_jax.cli.options import add_fields, given
 
 SAVED = "prepare.json"
@@ -113,6 +114,7 @@ def add(jobs: Any) -> None:
         one.add_argument("--shard-size", type=int, default=0, help="records a file (default: chosen)")
         one.add_argument("--restart", action="store_true", help="discard what DIR holds instead of going on")
         one.add_argument("--quiet", action="store_true", help="no progress bar")
+        join_parts.add_option(one)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,7 +138,8 @@ def run(args: argparse.Namespace) -> int:
     (Path(args.out) / SAVED).write_text(json.dumps({"set": args.set, "raw": args.raw, **used}, indent=2) + "\n")
     info = packed.info
     shape = f"{info.height} x {info.width} x {len(info.channels)} {info.dtype}"
-    print(f"{args.out}: {info.n:,} {unit} of {shape}, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s).")
+    held = sum(shard.n for shard in info.shards)
+    print(f"{args.out}: {held:,} {unit} of {shape}, {info.bytes / 2**20:.1f} MiB in {len(info.shards)} shard(s).")
     if args.folds:
         path, notes = write_folds(packed.manifest, args.out, args.folds, by=by, where=where)
         for note in notes:

@@ -20,13 +20,15 @@ EXITS = """\
 exit status:
   0   done
   2   bad input, named in the message
+  69  another process of the run was lost, or did not come in time; the same command goes on from the last checkpoint
   70  too many non-finite steps in a row; the run directory's bad_steps/ has the examples, --replay looks into one
   71  a data worker process was killed, or memory ran out; the same command goes on from the last checkpoint
   74  checkpoints could not be written, several times in a row
   75  stopped by SIGTERM or Ctrl-C and saved: the same command goes on (a second signal ends at once, unsaved)
 
-several processes: set PROTLOC_COORDINATOR=host:port PROTLOC_PROCESSES=n PROTLOC_PROCESS=i, or
-PROTLOC_DISTRIBUTED=auto on Slurm, TPU pods and GKE.
+several processes: found out in a Slurm step (srun), on a TPU slice and under Open MPI's mpirun; elsewhere set
+PROTLOC_COORDINATOR=host:port PROTLOC_PROCESSES=n PROTLOC_PROCESS=i. PROTLOC_DISTRIBUTED=off: alone all the same.
+scripts/launch_*.sh start them, and start them again where a status says so.
 """
 
 
@@ -60,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     append_cpu_flags()
     from protloc_jax.config import keys_of, load_file, with_overrides
     from protloc_jax.data.loader import WorkerDied, open_split
-    from protloc_jax.devices import make_mesh, set_up_compilation_cache, start_up
+    from protloc_jax.devices import make_mesh, set_up_compilation_cache
+    from protloc_jax.launch.start import RendezvousFailed, start_up
     from protloc_jax.train.exits import Exit
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import beginning
@@ -75,7 +78,11 @@ def run(args: argparse.Namespace) -> int:
     experiment = (
         load_file(config, Experiment, args.overrides) if config else with_overrides(Experiment(), args.overrides)
     )
-    start_up()
+    try:
+        start_up()
+    except RendezvousFailed as error:
+        print(f"protloc pretrain: {error}", file=sys.stderr)
+        return int(Exit.LOST)
     set_up_compilation_cache(experiment.run.compilation_cache)
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:

@@ -14,6 +14,8 @@ from protloc_jax.data.manifest import capped
 
 FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
+# Stands in a folder with a part of a set of records instead; see `parts`.
+PART_FILE = "part.json"
 FORMAT_VERSION = 1
 
 
@@ -106,6 +108,8 @@ def load(directory: str | Path) -> RecordsInfo:
     directory = Path(directory)
     path = directory / FILE
     if not path.is_file():
+        if (directory / PART_FILE).is_file():
+            raise FileNotFoundError(f"{directory} holds a part of a data set; `protloc data join` makes one of all.")
         if (directory / "packing").is_dir():
             raise FileNotFoundError(
                 f"{directory}: packing was interrupted; run the same pack command again to finish it."

@@ -123,7 +123,8 @@ def discard(directory: Path) -> None:
     """Remove everything that a packing puts into `directory`, dataset.json first so that no half set is readable."""
     (directory / info_file.FILE).unlink(missing_ok=True)
     sync_folder(directory)
-    for path in [*directory.glob("shard-*.array_record"), directory / info_file.MANIFEST_FILE]:
+    others = (directory / name for name in (info_file.MANIFEST_FILE, info_file.PART_FILE))
+    for path in [*directory.glob("shard-*.array_record"), *others]:
         path.unlink(missing_ok=True)
     for path in (directory / FOLDER).glob("*"):
         if path.name != "lock":

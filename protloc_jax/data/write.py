@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from protloc_jax.data import codec
+from protloc_jax.data import codec, parts
 from protloc_jax.data import info as info_file
 from protloc_jax.data import manifest as manifest_file
 from protloc_jax.data.disk_space import Space
@@ -29,7 +29,6 @@ from protloc_jax.data.manifest import CORE_COLUMNS, Manifest, listed
 from protloc_jax.data.packing_progress import Progress
 from protloc_jax.data.read import count_problems, shard_problems
 
-_LISTED_CONSTANT = 1000
 _FEWEST_A_SHARD, _MOST_SHARDS = 256, 256
 
 
@@ -60,7 +59,8 @@ def write(
 
     Every shard is written aside, synced and renamed; `dataset.json` comes last, so that no half set can be opened. The
     same call after an interruption goes on with the missing shards and ends with the same bytes; when the manifest
-    or a setting changed since, or the folder holds other records, it refuses. Raises RecordsError naming each bad image
+    or a setting changed since, or the folder holds other records, it refuses. Inside `parts.only(part)` it writes that
+    part's shards alone, for `parts.join`, and returns what they hold. Raises RecordsError naming each bad image
     with row, id and source, and OSError (ENOSPC) with the bytes needed when the disk is, or will be, full.
     """
     directory = local_folder(directory)
@@ -68,7 +68,8 @@ def write(
     if not callable(images) and parallel == "processes":
         raise RecordsError("an iterable of images cannot be packed by processes; pass a function of the row number.")
     directory.mkdir(parents=True, exist_ok=True)
-    packing = _Packing(directory, manifest, images, masks, name, shard_size, source)
+    part = parts.current()
+    packing = _Packing(directory, manifest, images, masks, name, shard_size, source, part)
     count = _cores() if workers is None else workers
     with locked(directory):
         finished = packing.begin(restart)
@@ -76,7 +77,8 @@ def write(
             for number, done in packing.shards(count, parallel, progress):
                 packing.journal.record(number, done)
             finished = packing.finish()
-        packing.journal.remove()
+        if part is None:
+            packing.journal.remove()
     return finished
 
 
@@ -92,9 +94,10 @@ class _Packing:
         name: str,
         shard_size: int,
         source: str,
+        part: parts.Part | None,
     ):
-        self.directory, self.manifest = directory, manifest
-        self.name = name or directory.resolve().name
+        self.directory, self.manifest, self.part = directory, manifest, part
+        self.name, self.named = name or directory.resolve().name, bool(name)
         self.stream: Iterator[Any] | None = None
         train = (manifest.table["split"] == "train").to_numpy()
         self.intensity_split = "train" if train.any() else "all"
@@ -120,6 +123,8 @@ class _Packing:
             "codec": codec.CODECS[self.layout.dtype],
             "source": source,
         }
+        self.own = [number for number in range(self.n_shards) if part is None or part.has(number)]
+        self.rows = sum(stop - start for start, stop in map(self._bounds, self.own))
         self.journal = Journal(directory, self.plan)
         self.ready: dict[int, Done] = {}
 
@@ -134,8 +139,9 @@ class _Packing:
             if problems:
                 raise RecordsError(listed([*problems, "Pack with restart to write them again."]))
             return info
+        parts.refuse_another(self.directory, self.part)
         self.journal.begin()
-        for number in range(self.n_shards):
+        for number in self.own:
             done = self.journal.done(number, self._file(number))
             if done is not None:
                 self.ready[number] = done
@@ -143,11 +149,11 @@ class _Packing:
 
     def shards(self, workers: int, parallel: Parallel, progress: bool) -> Iterator[tuple[int, Done]]:
         """Write the missing shards, giving each once it lies in its place."""
-        missing = [number for number in range(self.n_shards) if number not in self.ready]
+        missing = [number for number in self.own if number not in self.ready]
         packed = sum(done.shard.n for done in self.ready.values())
-        space = Space(self.directory, self.manifest.n - packed)
+        space = Space(self.directory, self.rows - packed)
         chunks = encode_all(self.encoder, self._spans(missing), workers=workers, parallel=parallel)
-        with Progress(progress, self.name, packed, self.manifest.n) as bar:
+        with Progress(progress, self.name, packed, self.rows) as bar:
             try:
                 for number in missing:
                     start, stop = self._bounds(number)
@@ -155,17 +161,17 @@ class _Packing:
                     yield number, self.ready[number]
             finally:
                 chunks.close()  # type: ignore[attr-defined]
-            if self.stream is not None and next(self.stream, None) is not None:
+            if self.stream is not None and self.part is None and next(self.stream, None) is not None:
                 raise RecordsError(f"more images than the {self.manifest.n} rows of the manifest.")
 
     def finish(self) -> RecordsInfo:
-        """Write the manifest and, last of all, dataset.json."""
+        """Write the manifest and, last of all, dataset.json (of a part: part.json)."""
         temporary = self.journal.folder / "manifest.tmp"
         manifest_file.write(self.manifest, temporary)
         sync_file(temporary)
         manifest_sha256 = sha256(temporary)
         move_into_place(temporary, self.directory / info_file.MANIFEST_FILE)
-        every = [self.ready[number] for number in range(self.n_shards)]
+        every = [self.ready[number] for number in self.own]
         histogram = Histogram(self.layout.channels, codec.DTYPES[self.layout.dtype])
         for done in every:
             histogram.merge(done.counts)
@@ -190,10 +196,15 @@ class _Packing:
             intensity_split=self.intensity_split,
             constant={
                 "count": len(constant),
-                "listed": [[i, ids[i], [names[c] for c in channels]] for i, channels in constant[:_LISTED_CONSTANT]],
+                "listed": [
+                    [i, ids[i], [names[c] for c in channels]] for i, channels in constant[: parts.LISTED_CONSTANT]
+                ],
             },
             packing=self.plan,
         )
+        if self.part is not None:
+            parts.note(self.directory, self.part, info, shards=self.n_shards, named=self.named)
+            return info
         info_file.save(info, self.directory)
         return info_file.load(self.directory)
 

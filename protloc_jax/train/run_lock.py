@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from protloc_jax.devices import any_process
+from protloc_jax.launch.leaving import before_leaving
 
 LOCK_FILE = "run.lock"
 LEASE_SECONDS = 150.0
@@ -54,9 +55,14 @@ class RunLock:
             temporary.write_text(json.dumps(_me(self._token)))
             temporary.replace(self.path)
         threading.Thread(target=self._keep_touching, name="run-lock", daemon=True).start()
+        # The next attempt may start on another host, where it could only wait for the lease to end.
+        before_leaving(self._release)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
         self._released.set()
         if (_read(self.path) or {}).get("token") == self._token:
             self.path.unlink(missing_ok=True)

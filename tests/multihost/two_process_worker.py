@@ -13,7 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from small_step import BATCH, CHANNELS, EXPERIMENT, STEPS_PER_EPOCH, as_float64, batch_number
 
-from protloc_jax.devices import host_to_global, make_mesh, start_up
+from protloc_jax.devices import host_to_global, make_mesh
+from protloc_jax.launch.start import start_up
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import examples_seen, init_state
 from protloc_jax.train.step import make_step, state_sharding

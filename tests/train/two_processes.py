@@ -12,7 +12,8 @@ import jax
 import tiny_training as tiny
 
 from protloc_jax.data.batch import Batch
-from protloc_jax.devices import any_process, make_mesh, start_up
+from protloc_jax.devices import any_process, make_mesh
+from protloc_jax.launch.start import start_up
 from protloc_jax.train.loop import fit
 
 
