@@ -19,6 +19,7 @@ RANKS: dict[str, float] = {
     **dict.fromkeys(("config", "xla_flags"), 0),
     **dict.fromkeys(("channels", "images"), 0.5),
     "channel_plans": 0.75,
+    "launch": 0.9,
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),
     "views": 1.5,
     **dict.fromkeys(("datasets", "model", "objective", "knowledge", "report"), 2),

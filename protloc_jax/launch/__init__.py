@@ -1,0 +1,1 @@
+"""How the processes of a run start, hear of their end, and end together."""
