@@ -112,8 +112,9 @@ class Checkpointer:
     def newest(self) -> int:
         """The newest step written by this process, a save that has just ended included; 0 = none. Touches no file."""
         pending = self._pending
-        ended = pending is not None and not pending.thread.is_alive() and not pending.errors
-        return pending.step if ended else self._newest
+        if pending is not None and not pending.thread.is_alive() and not pending.errors:
+            return pending.step
+        return self._newest
 
     def save(
         self,

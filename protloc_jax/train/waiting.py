@@ -41,14 +41,7 @@ class Waiting(Generic[T]):
             self._thread.start()
         self._under_way = True
         self._asked.put(True)
-        kind, value = "end", None
-        while True:
-            with contextlib.suppress(queue.Empty):
-                kind, value = self._given.get(timeout=TICK_SECONDS)
-                self._under_way = False
-                break
-            if self._give_up():
-                break
+        kind, value = self._wait()
         if kind == "item":
             return value
         self._ended = True
@@ -56,6 +49,15 @@ class Waiting(Generic[T]):
         if kind == "error" and not self._give_up():
             raise value
         raise StopIteration
+
+    def _wait(self) -> tuple[str, Any]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                given = self._given.get(timeout=TICK_SECONDS)
+                self._under_way = False
+                return given
+            if self._give_up():
+                return "end", None
 
     def close(self) -> None:
         """Close the iterable, in its own thread; where a read is under way that has been given up, without waiting."""
