@@ -20,6 +20,7 @@ import tiny_training as tiny
 from in_c import sit_in_c
 from quick_compilation import append_quick_flags
 
+from protloc_jax.data.follow_parent import outlive_sigterm
 from protloc_jax.launch.signals import Signals
 from protloc_jax.train.checkpoint import load_weights, ocp
 from protloc_jax.train.exits import Exit
@@ -259,6 +260,18 @@ def test_in_the_first_compilation_of_a_real_step(tmp_path):
     assert stop(process, log) == 75, log.read_text()
     assert "SIGTERM: stopping" in log.read_text()
     check_saved(out)
+
+
+def test_workers_leave_a_signal_to_the_whole_group_to_their_parent():
+    """They go on until the parent ends them, and not for ever."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        outlive_sigterm()
+        os.kill(os.getpid(), signal.SIGTERM)
+        left = signal.alarm(0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert Signals().grace_seconds < left <= 90
 
 
 @pytest.mark.slow  # 20 processes that compile
