@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from protloc_jax.launch.signals import Signals
 from protloc_jax.xla_flags import wants_onednn
 
 T = TypeVar("T")
@@ -173,43 +172,43 @@ def any_process(flag: bool) -> bool:
 
 
 class Preemption:
-    """Notices SIGTERM and SIGINT and lets all processes stop after the same step.
+    """Lets all processes stop after the same step once SIGTERM or SIGINT has come to any of them.
 
-    A context manager: handlers are installed on entry and put back on exit. The first signal raises a flag, which
-    `agreed()` turns into a decision of all processes; the second ends the process at once (status 128 + signal),
-    for whoever cannot wait for the save.
+    A context manager around `Signals`: its own, or one that listens already (since before start-up work).
+    The first signal raises a flag, which `agreed()` turns into a decision of all processes.
 
     Between processes the vote is a one-integer all-reduce a step, read one call later, so that nobody waits for the
     device: a signal stops the run after at most two further steps.
     """
 
-    def __init__(self, mesh: Mesh | None = None) -> None:
-        self.flagged = False
-        self.signal_name = ""
+    def __init__(self, mesh: Mesh | None = None, signals: Signals | None = None) -> None:
+        self.signals, self._own = signals or Signals(), signals is None
         self._mesh = mesh
         self._vote: jax.Array | None = None
-        self._previous: dict[int, Any] = {}
         self._total: Any = None
 
     def __enter__(self) -> Preemption:
-        # Python only allows handlers in the main thread; elsewhere (notebooks' workers) whoever owns it decides.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._handle)
+        if jax.process_count() > 1:
+            # One that left early would take the others, who may not have heard of the signal yet, down with it.
+            self.signals.short_seconds = self.signals.grace_seconds
+        if self._own:
+            self.signals.__enter__()
+        self.signals.arm()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        if self._own:
+            self.signals.__exit__(*exception)
 
-    def _handle(self, number: int, frame: object) -> None:
-        name = signal.Signals(number).name
-        if self.flagged:
-            os._exit(128 + number)
-        self.flagged, self.signal_name = True, name
-        # Not print: the signal may have come in the middle of one, and buffered writers do not re-enter.
-        os.write(2, f"\n{name}: stopping after the current step and saving; send it again to end at once.\n".encode())
+    @property
+    def flagged(self) -> bool:
+        """Whether this process has had a signal."""
+        return self.signals.flagged
+
+    @property
+    def signal_name(self) -> str:
+        """The first signal's name, "" before one has come."""
+        return self.signals.name
 
     def agreed(self) -> bool:
         """Whether all processes stop now. Every process must call it once a step."""

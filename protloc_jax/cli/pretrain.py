@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from protloc_jax.data.loader import Loader
+    from protloc_jax.launch.signals import Signals
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import Beginning
     from protloc_jax.train.resume import DataFacts
@@ -21,10 +22,15 @@ exit status:
   0   done
   2   bad input, named in the message
   69  another process of the run was lost, or did not come in time; the same command goes on from the last checkpoint
-  70  too many non-finite steps in a row; the run directory's bad_steps/ has the examples, --replay looks into one
+  70  too many non-finite steps in a row, or a loss spike that comes back; the run directory's bad_steps/ has the
+      examples, --replay looks into one
   71  a data worker process was killed, or memory ran out; the same command goes on from the last checkpoint
   74  checkpoints could not be written, several times in a row
-  75  stopped by SIGTERM or Ctrl-C and saved: the same command goes on (a second signal ends at once, unsaved)
+  75  stopped by SIGTERM or Ctrl-C and saved: the same command goes on. Where saving was impossible within
+      run.grace_seconds (a first compilation), the message says how many steps are lost. A second signal ends at
+      once, unsaved, with 128 + its number
+  78  the memory of a device does not hold the run; the message has the numbers and what would need less
+  79  a step took far too long (run.watchdog_seconds); the run directory's stuck/ has the stacks of all threads
 
 several processes: found out in a Slurm step (srun), on a TPU slice and under Open MPI's mpirun; elsewhere set
 PROTLOC_COORDINATOR=host:port PROTLOC_PROCESSES=n PROTLOC_PROCESS=i. PROTLOC_DISTRIBUTED=off: alone all the same.
@@ -60,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.xla_flags import append_cpu_flags
 
     append_cpu_flags()
+    from protloc_jax.launch.signals import Signals
+
+    if args.replay:
+        return _run(args)
+    # From here on, so that a signal during imports, the reading of weights or the first batches is heard as well.
+    with Signals(ends_process=True) as signals:
+        return _run(args, signals)
+
+
+def _run(args: argparse.Namespace, signals: Signals | None = None) -> int:
     from protloc_jax.config import keys_of, load_file, with_overrides
     from protloc_jax.data.loader import WorkerDied, open_split
     from protloc_jax.devices import make_mesh, set_up_compilation_cache
@@ -78,11 +94,15 @@ def run(args: argparse.Namespace) -> int:
     experiment = (
         load_file(config, Experiment, args.overrides) if config else with_overrides(Experiment(), args.overrides)
     )
+    if signals is not None:
+        signals.grace_seconds = experiment.run.grace_seconds
     try:
         start_up()
     except RendezvousFailed as error:
         print(f"protloc pretrain: {error}", file=sys.stderr)
         return int(Exit.LOST)
+    if signals is not None:
+        signals.arm()  # jax's start-up of several processes takes SIGTERM for itself
     set_up_compilation_cache(experiment.run.compilation_cache)
     mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
     with _loader(experiment, 0) as loader:
@@ -93,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             if args.replay:
                 return _replay(args, begins.experiment, loader, mesh)
-            return _train(args, begins, loader, mesh, notes)
+            return _train(args, begins, loader, mesh, notes, signals=signals)
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
             return int(Exit.WORKER_DIED)
@@ -110,7 +130,15 @@ def _refuse_foreign(weights: str) -> None:
         )
 
 
-def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Mesh, notes: tuple[str, ...] = ()) -> int:
+def _train(
+    args: argparse.Namespace,
+    begins: Beginning,
+    loader: Loader,
+    mesh: Mesh,
+    notes: tuple[str, ...] = (),
+    *,
+    signals: Signals | None = None,
+) -> int:
     import jax
 
     from protloc_jax.cli.periodic_classifier import PeriodicClassifier
@@ -156,6 +184,7 @@ def _train(args: argparse.Namespace, begins: Beginning, loader: Loader, mesh: Me
                 flops_per_image=flops,
                 console=console,
                 mesh=mesh,
+                signals=signals,
                 force_resume=args.force_resume,
             )
         finally:

@@ -8,11 +8,20 @@ import os
 import signal
 import threading
 
+# For how long a worker outlives a SIGTERM: longer than its parent needs to save.
+OUTLIVE_SECONDS = 90
+
 
 def follow_parent() -> None:
     """Call in a worker: it ends when its parent dies, even by kill -9, and leaves Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, name="follow-parent", daemon=True).start()
+
+
+def outlive_sigterm() -> None:
+    """Call in a worker that feeds a loop: its parent, which a scheduler signals as well, ends the work and then it."""
+    # An alarm without a handler ends the process, so that nobody who means this worker alone waits for ever.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(OUTLIVE_SECONDS))
 
 
 def _wait_for_parent() -> None:

@@ -14,7 +14,7 @@ from protloc_jax.data.batch import Batch
 from protloc_jax.data.cell_vectors import CellsOfRecords
 from protloc_jax.data.codec import DTYPES
 from protloc_jax.data.damage import NOTHING, Damage, Role
-from protloc_jax.data.follow_parent import follow_parent
+from protloc_jax.data.follow_parent import follow_parent, outlive_sigterm
 from protloc_jax.data.manifest import Manifest
 from protloc_jax.data.read import DamagedRecord, Records, ShardReader, read_mask, read_pixels
 
@@ -274,3 +274,4 @@ def owned(batch: Batch) -> Batch:
 
 def _start_worker(index: int, count: int) -> None:
     follow_parent()
+    outlive_sigterm()

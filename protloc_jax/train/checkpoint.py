@@ -89,6 +89,7 @@ class Checkpointer:
         self._scores: dict[int, float] = {}
         self._first = jax.process_index() == 0
         self._bytes = 0
+        self._newest = 0
         _hush_orbax()
         # Orbax's asynchronous making of directories waits for its time-out when making one fails.
         options = ocp.options.AsyncOptions(timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False)
@@ -106,6 +107,14 @@ class Checkpointer:
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
         return steps_in(self.directory)
+
+    @property
+    def newest(self) -> int:
+        """The newest step written by this process, a save that has just ended included; 0 = none. Touches no file."""
+        pending = self._pending
+        if pending is not None and not pending.thread.is_alive() and not pending.errors:
+            return pending.step
+        return self._newest
 
     def save(
         self,
@@ -231,6 +240,7 @@ class Checkpointer:
         if any_process(bool(errors)):
             return self._failed(step, errors[0] if errors else None)
         self._failures = 0
+        self._newest = step
         if score is not None:
             self._scores[step] = score
         self._prune()

@@ -7,6 +7,7 @@ before a checkpoint (so that the metrics file is never behind it).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -20,6 +21,7 @@ from jax.sharding import Mesh
 from protloc_jax.config import to_json
 from protloc_jax.data.batch import Batch
 from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
+from protloc_jax.launch.signals import Signals
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
 from protloc_jax.telemetry.writers import Tracker, make_writers
@@ -35,6 +37,8 @@ from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, examples_seen, init_state
 from protloc_jax.train.step import make_step, state_sharding
+from protloc_jax.train.waiting import Waiting
+from protloc_jax.train.watchdog import Watchdog
 
 # From an example number (images consumed before) to this host's batches from there on.
 LoaderFactory = Callable[[int], Iterable[Batch]]
@@ -68,6 +72,7 @@ def fit(
     trackers: Iterable[Tracker] = (),
     console: Console | None = None,
     mesh: Mesh | None = None,
+    signals: Signals | None = None,
     force_resume: bool = False,
 ) -> Outcome:
     """Train to the end of the schedule, or until a signal, from wherever the run directory `run.out` stands.
@@ -79,6 +84,7 @@ def fit(
     step            in place of `make_step(experiment, ...)` (tests, instruments)
     describe        what the data know about an example number, for the records of bad steps
     flops_per_image model FLOPs of one image's step, for MFU; 0 = not shown
+    signals         listens already for SIGTERM and SIGINT; otherwise the run does, as long as it lasts
     force_resume    go on although settings changed
 
     Raises ValueError for what does not fit (batch and devices, changed settings, an unwritable or occupied directory,
@@ -101,7 +107,15 @@ def fit(
     # Read before anything is written or compiled; not at all by a run that goes on.
     begins = None if steps_in(out / CHECKPOINTS) else begin()
 
-    with Preemption(mesh) as preemption, hold_directory(out, say=console.line):
+    watchdog = Watchdog(
+        out,
+        step_seconds=run.watchdog_seconds,
+        pause_seconds=run.watchdog_pause_seconds,
+        process_index=jax.process_index(),
+    )
+    listening = Signals(grace_seconds=run.grace_seconds) if signals is None else contextlib.nullcontext(signals)
+
+    with listening as heard, Preemption(mesh, heard) as preemption, hold_directory(out, say=console.line), watchdog:
         checkpoints = Checkpointer(
             out / CHECKPOINTS, keep_last=run.keep_last, keep_best=run.keep_best if evaluate else 0, warn=console.warn
         )
@@ -150,6 +164,7 @@ def fit(
             console=console,
             preemption=preemption,
             checkpoints=checkpoints,
+            watchdog=watchdog,
             reporter=Reporter(
                 experiment,
                 schedules,
@@ -160,14 +175,14 @@ def fit(
                 describe=describe,
             ),
         )
-        batches = loader_factory(examples_seen(state))
+        batches = Waiting(loader_factory(examples_seen(state)), loop.give_up)
         try:
-            return loop.run(state, begun, prefetch(iter(batches), lambda batch: host_to_global(batch, mesh)))
+            return loop.run(state, begun, prefetch(batches, lambda batch: host_to_global(batch, mesh)))
         except StorageFailed as error:
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
         finally:
-            getattr(batches, "close", lambda: None)()
+            batches.close()
             writers.close()
             if own_console is not None:
                 own_console.close()
@@ -187,11 +202,12 @@ class _Loop:
         console: Console,
         preemption: Preemption,
         checkpoints: Checkpointer,
+        watchdog: Watchdog,
         reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
         self.about, self.step, self.evaluate = about, step, evaluate
-        self.console, self.preemption, self.checkpoints = console, preemption, checkpoints
+        self.console, self.preemption, self.checkpoints, self.watchdog = console, preemption, checkpoints, watchdog
         self.reporter, self.writers, self.clock = reporter, reporter.writers, reporter.clock
         self.total = schedules.total
         self.state: TrainState
@@ -206,7 +222,10 @@ class _Loop:
         self.reporter.bad_in_a_row = in_state if in_state < self.run_config.stop_after_bad else 0
         shown = f"{self.batch_size} images a step, on {self.clock.devices} device(s)"
         self.console.line(f"step {begun} of {self.total}, {shown}")
+        self.preemption.signals.at_stake = lambda: self.done - max(begun, self.checkpoints.newest)
         while True:
+            if self.done > begun:
+                self.watchdog.step(self.done + 1)
             stopping = self.preemption.agreed()
             if self.evaluate is not None and self._due(self.run_config.eval_every) and not stopping:
                 self._evaluate(self.evaluate)
@@ -215,7 +234,10 @@ class _Loop:
                 self._save(last=ending is not None)
             if ending is not None:
                 break
-            self._step(self._take(batches))
+            batch = self._take(batches)
+            if batch is None:
+                continue  # a signal came in the meantime
+            self._step(batch)
             if self.done == begun + 1 or any(
                 map(self._due, (self.run_config.log_every, self.run_config.checkpoint_every))
             ):
@@ -240,7 +262,7 @@ class _Loop:
             return Exit.BAD_STEPS
         if self.done >= self.total:
             return Exit.DONE
-        return Exit.PREEMPTED if stopping or self._give_up() else None
+        return Exit.PREEMPTED if stopping or self.give_up() else None
 
     def _why(self, ending: Exit) -> str:
         bad = self.reporter.bad_in_a_row
@@ -250,14 +272,15 @@ class _Loop:
             Exit.BAD_STEPS: f"stopped: {bad} steps in a row were not finite, see {self.reporter.out / BAD_STEPS}",
         }[ending]
 
-    def _give_up(self) -> bool:
+    def give_up(self) -> bool:
+        """Whether to leave an evaluation, or the wait for a batch, and come to the save."""
         # Between processes only `agreed` decides: an evaluation left by some would have the others wait for ever.
         return jax.process_count() == 1 and self.preemption.flagged
 
-    def _take(self, batches: Iterator[Batch]) -> Batch:
+    def _take(self, batches: Iterator[Batch]) -> Batch | None:
         with self.clock.waiting():
             batch = next(batches, None)
-        if batch is None:
+        if batch is None and not self.give_up():
             raise ValueError(f"the loader ended after {self.done} of {self.total} steps; it must be endless.")
         return batch
 
@@ -275,9 +298,9 @@ class _Loop:
             self.reporter.wait_for(RUN_AHEAD)
 
     def _evaluate(self, evaluate: Evaluate) -> None:
-        with self.clock.pausing():
+        with self.clock.pausing(), self.watchdog.pause(f"the evaluation of step {self.done}"):
             start = time.monotonic()
-            scores = {name: float(v) for name, v in evaluate(self.state, self.done, self._give_up).items()}
+            scores = {name: float(v) for name, v in evaluate(self.state, self.done, self.give_up).items()}
         if scores:
             self.score = (self.done, next(iter(scores.values())))
             self.writers.write(self.done, scores, kind="eval")
@@ -286,7 +309,8 @@ class _Loop:
 
     def _save(self, *, last: bool) -> None:
         self.reporter.report()
-        with self.clock.pausing():
+        saving = self.watchdog.pause(f"the checkpoint of step {self.done}")
+        with self.clock.pausing(), saving, self.preemption.signals.holding():
             self.writers.flush()
             score = self.score[1] if self.score is not None and self.score[0] == self.done else None
             meta = {**self.about, "examples_seen": self.position, "seconds": self.clock.seconds}
