@@ -1,7 +1,7 @@
 """When a checkpoint is due beside every so many steps: by the clock, and once more where one was left out.
 
-`run.checkpoint_minutes` is a promise about lost work: at any time the newest checkpoint on the storage holds a state not
-older than that, whatever a step costs. So a save begins early enough to be complete in time: the time of the last save
+`run.checkpoint_minutes` is a promise about lost work: at any time the newest checkpoint on the storage holds a state
+that is not older, whatever a step costs. So a save begins early enough to be complete in time: the time of the last save
 before the end of the interval. An evaluation is not interrupted for it, and where one save takes longer than half of
 the interval they follow each other without a pause, which is all that such a storage allows.
 """
@@ -20,7 +20,7 @@ from protloc_jax.train.checkpoint import Checkpointer
 
 # Part of the interval that is kept free for the steps under way when a save falls due.
 SPARE = 0.05
-# After a save that failed the clock asks again in this part of the interval: a full disk may be emptied in the meantime.
+# After a save that failed the clock asks again in this part of the interval; a full disk may be emptied until then.
 AGAIN = 0.25
 
 
