@@ -1,9 +1,10 @@
 """When a checkpoint is due beside every so many steps: by the clock, and once more where one was left out.
 
 `run.checkpoint_minutes` is a promise about lost work: at any time the newest checkpoint on the storage holds a state
-that is not older, whatever a step costs. So a save begins early enough to be complete in time: the time of the last save
-before the end of the interval. An evaluation is not interrupted for it, and where one save takes longer than half of
-the interval they follow each other without a pause, which is all that such a storage allows.
+that is not older, whatever a step costs. So a save begins early enough to be complete in time: as long before the end of
+the interval as the last one took; the first, whose time is not known yet, after half of it. An evaluation is not
+interrupted. Where a save takes longer than half of the interval they follow each other without a pause, which is all
+that such a storage allows.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class SaveTimes:
         if not self._seconds:
             return False
         progress = self._checkpoints.progress
-        wait = max((1 - SPARE) * self._seconds - progress.seconds, self._seconds / 2)
+        wait = self._seconds / 2
+        if progress.seconds:
+            wait = max(wait, (1 - SPARE) * self._seconds - progress.seconds)
         since = max(self._begun, progress.taken, progress.failed + AGAIN * self._seconds - wait)
         return self._now() - since >= wait
 
