@@ -109,13 +109,12 @@ def fit(
         )
 
         def check(meta: Mapping[str, Any]) -> None:
-            if not force_resume:
-                refuse_changes(meta, about, where=str(out))
+            refuse_changes(meta, about, where=str(out))
             if meta.get("init") and (note := compare_source(meta["init"])):
                 console.line(note)
 
         target = pack(with_shardings(shapes, held))
-        restored = checkpoints.restore(target, check=check)
+        restored = checkpoints.restore(target, check=None if force_resume else check)
         if restored is None:
             begins = begins or begin()
             state = first_state(experiment, data.channels, held, begins)

@@ -1,8 +1,8 @@
 """When a checkpoint is due beside every so many steps: by the clock, and once more where one was left out.
 
 `run.checkpoint_minutes` is a promise about lost work: at any time the newest checkpoint on the storage holds a state
-that is not older, whatever a step costs. So a save begins early enough to be complete in time: as long before the end of
-the interval as the last one took; the first, whose time is not known yet, after half of it. An evaluation is not
+that is not older, whatever a step costs. So a save begins early enough to be complete in time: before the end of the
+interval by as long as the last one took; the first, whose time is not known yet, after half of it. An evaluation is not
 interrupted. Where a save takes longer than half of the interval they follow each other without a pause, which is all
 that such a storage allows.
 """

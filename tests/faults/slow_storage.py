@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from protloc_jax.train.checkpoint import Checkpointer
 from protloc_jax.train.save_times import SaveTimes
 
-ROUNDS, STEPS, SECONDS = 15, 60, 1.0
+ROUNDS, STEPS, SECONDS = 11, 40, 1.0
 MEGABYTES = 32
 
 

@@ -60,7 +60,7 @@ class Storage:
         return max(ends - taken for (taken, _, _), (_, ends, _) in itertools.pairwise(self.complete))
 
 
-def simulate(storage: Storage, step_seconds, *, minutes: float, hours: float = 48, every: int = 0) -> Storage:
+def simulate(storage: Storage, step_seconds, *, minutes: float, hours: float = 10, every: int = 0) -> Storage:
     saves = SaveTimes(storage, minutes=minutes, now=lambda: storage.now)
     for step in itertools.count(1):
         if storage.now > 3600 * hours:
@@ -71,11 +71,11 @@ def simulate(storage: Storage, step_seconds, *, minutes: float, hours: float = 4
     raise AssertionError
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_the_newest_checkpoint_never_gets_older(seed):
     """Steps of up to a minute, saves of any length up to a third of the interval, steady to a minute or so."""
     rng = random.Random(seed)
-    step, save = 10 ** rng.uniform(-1, math.log10(60)), 10 ** rng.uniform(0, 3)
+    step, save = 10 ** rng.uniform(0.5, math.log10(60)), 10 ** rng.uniform(0, 3)
     minutes = max(60.0, 3 * save / 60)
     storage = simulate(
         Storage(lambda: save + rng.uniform(0, 60)), lambda: step * rng.uniform(0.5, 1), minutes=minutes, hours=24
@@ -115,11 +115,11 @@ def test_the_first_clock_is_agreed_upon_one_step_later():
         due.append(saves.due(False))
         if due[-1]:
             storage.save()
-    # Half of the interval has passed after step 10; from then on 570 - 100 - up to 20 s, rounded up to steps of 30 s.
+    # Half of the interval has passed after step 10; begun at 330 s and complete in 100, the next is due from 800 s on.
     assert [n for n, save in enumerate(due, 1) if save] == [11, 28]
-    # One that was left out is made up for when the storage is known to be free.
-    storage.save()
-    assert storage.refused == (storage.under_way is not None)
+
+
+def test_a_save_that_was_left_out_is_made_up_for_when_all_know_that_the_storage_is_free():
     storage = Storage(lambda: 100.0)
     saves = SaveTimes(storage, minutes=0, now=lambda: storage.now)
     saves._mesh = make_mesh()
