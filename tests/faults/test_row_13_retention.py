@@ -20,6 +20,9 @@ from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.save_times import SaveTimes
 
 
+SHORT = ("optim.steps=7", "optim.warmup_epochs=0.5")
+
+
 class Storage:
     """A model of checkpoints on a storage that takes `seconds()` a save, by a clock of its own."""
 
@@ -135,22 +138,23 @@ def test_a_save_that_was_left_out_is_made_up_for_when_all_know_that_the_storage_
 
 def test_a_run_saves_by_the_clock(tmp_path, monkeypatch):
     saved = wait_for_saves(monkeypatch)
-    for minutes, expected in ((0, [20]), (1e-9, list(range(1, 21))), (1e6, [20])):
+    for minutes, expected in ((0, [7]), (1e-9, [1, 2, 3, 4, 5, 6, 7]), (1e6, [7])):
         saved.clear()
-        tiny.train(tmp_path / f"{minutes}", "run.checkpoint_every=0", f"run.checkpoint_minutes={minutes}")
+        tiny.train(tmp_path / f"{minutes}", *SHORT, "run.checkpoint_every=0", f"run.checkpoint_minutes={minutes}")
         assert saved == expected
 
 
 def test_after_a_damaged_resume_as_well(tmp_path, monkeypatch):
     saved = wait_for_saves(monkeypatch)
     with pytest.raises(Crash):
-        tiny.train(tmp_path, step=dying(7))
-    assert saved == [3, 6]
-    flip(tmp_path / "checkpoints" / "6")
+        tiny.train(tmp_path, *SHORT, "run.checkpoint_every=2", step=dying(5))
+    assert saved == [2, 4]
+    flip(tmp_path / "checkpoints" / "4")
     saved.clear()
-    tiny.train(tmp_path, "run.checkpoint_every=0", "run.checkpoint_minutes=1e-9")
-    assert saved == list(range(4, 21))
-    assert (tmp_path / "checkpoints" / "6.corrupt-1").is_dir()
+    tiny.train(tmp_path, *SHORT, "run.checkpoint_every=0", "run.checkpoint_minutes=1e-9")
+    # From step 2 on again; step 4 is written anew beside the damaged one.
+    assert saved == [3, 4, 5, 6, 7]
+    assert (tmp_path / "checkpoints" / "4.corrupt-1").is_dir()
 
 
 def test_changed_settings_are_written_down_with_the_digest_gone_on_from(tmp_path, monkeypatch):
