@@ -161,11 +161,11 @@ def test_a_run_on_a_disk_that_is_full_for_a_while_is_the_same_run(tmp_path, monk
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 12 MB."""
+    """A file system of 24 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, text=True
     )
     if done.returncode:
         pytest.skip(f"mounts need root: {done.stderr.strip()}")

@@ -19,7 +19,6 @@ from protloc_jax.train.exits import Exit
 from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.save_times import SaveTimes
 
-
 SHORT = ("optim.steps=7", "optim.warmup_epochs=0.5")
 
 
