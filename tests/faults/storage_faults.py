@@ -1,13 +1,30 @@
-"""What the fault tests of storage share: a console that remembers, a crash, saves that are waited for."""
+"""What the fault tests of storage share: programs compiled once, a console that remembers, crashes, waited saves."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import tiny_training as tiny
 
 from protloc_jax.train.checkpoint import Checkpointer
+
+
+@contextlib.contextmanager
+def compiled_once(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every run compiles the same few programs; all but the first of the session read them from this folder."""
+    folder = factory.getbasetemp() / "compiled"
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(folder))
+    jax.config.update(names[1], 0.0)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 class Lines:

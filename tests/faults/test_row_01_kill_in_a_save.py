@@ -5,24 +5,22 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
-from killed_training import bits, check_equal, killed, samples_file, start, tiny, train, use_cache
+from killed_training import bits, check_equal, killed, samples_file, start, tiny, train
+from storage_faults import compiled_once
 
 from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.checkpoint_files import UNFINISHED, steps_in
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    use_cache(folder := tmp_path_factory.mktemp("compiled"))
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
-from killed_training import check_equal, check_examples, killed, samples_file, start, train, use_cache
+from killed_training import check_equal, check_examples, killed, samples_file, start, train
+from storage_faults import compiled_once
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    use_cache(folder := tmp_path_factory.mktemp("compiled"))
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 def test_killed_in_mid_epoch_in_an_evaluation_and_at_the_border(tmp_path, cache):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tiny_training as tiny
@@ -22,11 +24,17 @@ from small_checkpoints import (
     two_saved,
     zero_page,
 )
-from storage_faults import Crash, Lines, dying, wait_for_saves
+from storage_faults import Crash, Lines, compiled_once, dying, wait_for_saves
 
 from protloc_jax.train import checkpoint_files
 from protloc_jax.train.checkpoint import CheckpointDamaged, Checkpointer, load_weights
 from protloc_jax.train.exits import Exit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 from small_checkpoints import items, same, two_saved
-from storage_faults import Crash, dying, wait_for_saves
+from storage_faults import Crash, compiled_once, dying, wait_for_saves
 
 from protloc_jax.train.checkpoint import Checkpointer, load_weights
 from protloc_jax.train.exits import Exit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture

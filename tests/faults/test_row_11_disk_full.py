@@ -13,11 +13,17 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 from small_checkpoints import items, same, target, two_saved
-from storage_faults import Lines, wait_for_saves
+from storage_faults import Lines, compiled_once, wait_for_saves
 
 from protloc_jax.train import checkpoint
 from protloc_jax.train.checkpoint import Checkpointer, StorageFailed, ocp
 from protloc_jax.train.exits import Exit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture

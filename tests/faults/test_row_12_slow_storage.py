@@ -8,16 +8,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_training as tiny
 from quick_compilation import forced_devices
 from small_checkpoints import items, two_saved
-from storage_faults import Lines
+from storage_faults import Lines, compiled_once
 
 from protloc_jax.train.checkpoint import Checkpointer, ocp
 from protloc_jax.train.checkpoint_files import steps_in
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import itertools
 import json
 import math
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tiny_training as tiny
 from small_checkpoints import flip
-from storage_faults import Crash, dying, wait_for_saves
+from storage_faults import Crash, compiled_once, dying, wait_for_saves
 
 from protloc_jax.devices import make_mesh
 from protloc_jax.train.checkpoint import Progress, load_weights
@@ -20,6 +22,12 @@ from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.save_times import SaveTimes
 
 SHORT = ("optim.steps=7", "optim.warmup_epochs=0.5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory) -> Iterator[Path]:
+    with compiled_once(tmp_path_factory) as folder:
+        yield folder
 
 
 class Storage:
