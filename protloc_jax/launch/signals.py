@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from protloc_jax.launch import leaving
+
 HEARD = (signal.SIGTERM, signal.SIGINT)
 GRACE_SECONDS = 25.0
 # Where nothing would be lost, the main thread gets only so long to end by its own means.
@@ -51,7 +53,7 @@ class Signals:
         grace_seconds: float = GRACE_SECONDS,
         short_seconds: float = SHORT_SECONDS,
         ends_process: bool = False,
-        leave: Callable[[int], object] = os._exit,
+        leave: Callable[[int], object] = leaving.end,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.grace_seconds, self.short_seconds = grace_seconds, short_seconds

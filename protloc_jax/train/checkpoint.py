@@ -7,9 +7,8 @@ checkpoint; a full disk costs a warning, not the run; a flipped byte is noticed 
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from protloc_jax.train.checkpoint_files import (
     steps_in,
 )
 from protloc_jax.train.digest import Table, differences, leaf_table, named_leaves, nested, sealed
+from protloc_jax.train.orbax_noise import hush_orbax
 
 __all__ = ["CheckpointDamaged", "Checkpointer", "Restored", "StorageFailed", "load_weights", "place_items"]
 
@@ -48,11 +48,24 @@ class StorageFailed(RuntimeError):
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back: its step, the items on the devices, its meta record."""
+    """A checkpoint read back: its step, the items on the devices, its meta record, faults of newer ones passed over."""
 
     step: int
     items: dict[str, Any]
     meta: dict[str, Any]
+    faults: tuple[str, ...] = ()
+
+
+class Progress(NamedTuple):
+    """How saving stands, as this process knows it; moments by the monotonic clock, -inf = never.
+
+    taken: of the state in the newest save that is under way or complete; seconds: how long the newest complete one took
+    (0 = none yet); failed: of the newest failure.
+    """
+
+    taken: float = -math.inf
+    seconds: float = 0.0
+    failed: float = -math.inf
 
 
 class _Pending(NamedTuple):
@@ -60,6 +73,8 @@ class _Pending(NamedTuple):
     score: float | None
     thread: threading.Thread
     errors: list[BaseException]
+    began: float
+    ended: list[float]
 
 
 class Checkpointer:
@@ -90,7 +105,10 @@ class Checkpointer:
         self._first = jax.process_index() == 0
         self._bytes = 0
         self._newest = 0
-        _hush_orbax()
+        self._progress = Progress()
+        # Whether the newest call of `save` was left out because the save before it was still being written.
+        self.refused = False
+        hush_orbax()
         # Orbax's asynchronous making of directories waits for its time-out when making one fails.
         options = ocp.options.AsyncOptions(timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False)
         handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=options))
@@ -116,6 +134,23 @@ class Checkpointer:
             return pending.step
         return self._newest
 
+    @property
+    def busy(self) -> bool:
+        """Whether this process is still writing."""
+        return self._pending is not None and self._pending.thread.is_alive()
+
+    @property
+    def progress(self) -> Progress:
+        """How saving stands, a save included whose end has not been agreed upon yet."""
+        pending, known = self._pending, self._progress
+        if pending is None:
+            return known
+        if pending.thread.is_alive():
+            return known._replace(taken=pending.began)
+        if pending.errors:
+            return known._replace(failed=pending.ended[0])
+        return known._replace(taken=pending.began, seconds=pending.ended[0] - pending.began)
+
     def save(
         self,
         step: int,
@@ -128,14 +163,19 @@ class Checkpointer:
         """Start saving `items` and the JSON-able `meta` as `step`; returns whether it is on its way (`wait`: done).
 
         The arrays are copied before this returns, so the next step may donate them. Where the save before this one is
-        still being written, this one is left out, unless `wait`. Raises StorageFailed after too many failures.
+        still being written, this one is left out (`refused`), unless `wait`: memory never holds two copies. Raises
+        StorageFailed after too many failures.
         """
-        if any_process(self._pending is not None and self._pending.thread.is_alive()) and not wait:
-            self._warn(f"no checkpoint at step {step}: the one before is still being written.")
+        self.refused = any_process(self.busy) and not wait
+        if self.refused:
+            self._warn(
+                f"no checkpoint at step {step}: the one before is still being written. One is taken when that is done."
+            )
             return False
         self._settle()
         if step in self.steps():
             return True
+        began = time.monotonic()
         named = {name: named_leaves(tree) for name, tree in items.items()}
         tables: dict[str, Table] = {name: leaf_table(leaves) for name, leaves in named.items()}
         record = sealed({**meta, "format_version": FORMAT_VERSION, "step": step, "score": score, "items": tables})
@@ -153,7 +193,7 @@ class Checkpointer:
             )
         except Exception as raised:
             return self._failed(step, raised)
-        self._pending = self._watch(step, score)
+        self._pending = self._watch(step, score, began)
         if wait:
             return self._settle()
         return True
@@ -182,7 +222,7 @@ class Checkpointer:
                 meta = read_meta(where)
                 if check is not None:
                     check(meta)
-                restored = Restored(step, place_items(where, meta, target), meta)
+                restored = Restored(step, place_items(where, meta, target), meta, tuple(faults))
             except CheckpointDamaged as damage:
                 fault = str(damage)
             if not any_process(bool(fault)):
@@ -209,7 +249,7 @@ class Checkpointer:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             probe = self.directory / ".writable"
-            probe.write_text("")
+            probe.write_bytes(bytes(4096))  # not empty: a full disk would take that
             probe.unlink()
         except OSError as error:
             raise ValueError(f"run directory {self.directory.parent} cannot be written: {error}") from error
@@ -217,26 +257,28 @@ class Checkpointer:
             if UNFINISHED in path.name or path.name.endswith(DELETING):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _watch(self, step: int, score: float | None) -> _Pending:
+    def _watch(self, step: int, score: float | None, began: float) -> _Pending:
         errors: list[BaseException] = []
+        ended: list[float] = []
 
         def wait() -> None:
             try:
                 self._orbax.wait_until_finished()
             except BaseException as error:
                 errors.append(error)
+            ended.append(time.monotonic())
 
         thread = threading.Thread(target=wait, name=f"checkpoint-{step}", daemon=True)
         thread.start()
-        return _Pending(step, score, thread, errors)
+        return _Pending(step, score, thread, errors, began, ended)
 
     def _settle(self) -> bool:
         """Wait for the save under way and act on its outcome."""
         if self._pending is None:
             return self._failures == 0
-        step, score, thread, errors = self._pending
+        step, score, thread, errors = self._pending[:4]
         thread.join()
-        self._pending = None
+        self._progress, self._pending = self.progress, None
         if any_process(bool(errors)):
             return self._failed(step, errors[0] if errors else None)
         self._failures = 0
@@ -248,6 +290,7 @@ class Checkpointer:
 
     def _failed(self, step: int, error: BaseException | None) -> bool:
         self._failures += 1
+        self._progress = self._progress._replace(failed=time.monotonic())
         if self._first:
             self._remove_remains(f"{step}{UNFINISHED}*")
         lines = str(error).strip().splitlines() if error is not None else ["another process failed"]
@@ -333,28 +376,3 @@ def _on_devices(array: np.ndarray, want: jax.ShapeDtypeStruct) -> jax.Array:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
-
-
-class _WithoutOrbax(logging.Filter):
-    """Drops Orbax's log records: its threads print a stack trace for errors that are handled here."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-
-def _hush_orbax() -> None:
-    """One warning of ours instead of a page of stack traces, for failures that are handled here."""
-    logger = logging.getLogger("absl")
-    if not any(isinstance(f, _WithoutOrbax) for f in logger.filters):
-        logger.addFilter(_WithoutOrbax())
-    others = sys.unraisablehook
-    if getattr(others, "without_closed_loops", False):
-        return
-
-    def hook(unraisable: Any) -> None:
-        # Of several writes at once, those that outlive a failed one report to the event loop that Orbax has closed.
-        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
-            others(unraisable)
-
-    hook.without_closed_loops = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook

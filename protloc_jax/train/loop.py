@@ -31,9 +31,11 @@ from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
+from protloc_jax.train.lineage import LINEAGE_FILE, descent
 from protloc_jax.train.reporter import Reporter
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.run_lock import hold_directory
+from protloc_jax.train.save_times import SaveTimes
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, examples_seen, init_state
 from protloc_jax.train.step import make_step, state_sharding
@@ -134,8 +136,12 @@ def fit(
             about |= {"init": begins.record} if begins is not None else {}
         else:
             state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
+            lineage = descent(restored, about, out=out)
             about |= {"init": restored.meta["init"]} if "init" in restored.meta else {}
+            about |= lineage
             console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
+            if lineage:
+                console.line(f"not from one beginning to the end: see {out / LINEAGE_FILE}")
         del begins  # copies on the host, not needed any more
         if first:
             _write_whole(out / CONFIG_FILE, to_json(experiment))
@@ -165,6 +171,7 @@ def fit(
             preemption=preemption,
             checkpoints=checkpoints,
             watchdog=watchdog,
+            saves=SaveTimes(checkpoints, minutes=run.checkpoint_minutes, mesh=mesh),
             reporter=Reporter(
                 experiment,
                 schedules,
@@ -203,11 +210,13 @@ class _Loop:
         preemption: Preemption,
         checkpoints: Checkpointer,
         watchdog: Watchdog,
+        saves: SaveTimes,
         reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
         self.about, self.step, self.evaluate = about, step, evaluate
         self.console, self.preemption, self.checkpoints, self.watchdog = console, preemption, checkpoints, watchdog
+        self.saves = saves
         self.reporter, self.writers, self.clock = reporter, reporter.writers, reporter.clock
         self.total = schedules.total
         self.state: TrainState
@@ -230,7 +239,8 @@ class _Loop:
             if self.evaluate is not None and self._due(self.run_config.eval_every) and not stopping:
                 self._evaluate(self.evaluate)
             ending = self._ending(stopping)
-            if self.done > begun and (ending is not None or self._due(self.run_config.checkpoint_every)):
+            save = self.saves.due(self._due(self.run_config.checkpoint_every))
+            if self.done > begun and (ending is not None or save):
                 self._save(last=ending is not None)
             if ending is not None:
                 break

@@ -27,10 +27,20 @@ from protloc_jax.launch.leaving import before_leaving
 LOCK_FILE = "run.lock"
 LEASE_SECONDS = 150.0
 TOUCH_SECONDS = 30.0
+# How often a job that waits for a lease to run out looks at it.
+LOOK_SECONDS = 1.0
 
 
 class RunDirectoryInUse(ValueError):
     """Another job works in this run directory; the message names its host and process."""
+
+
+class LeaseRuns(RunDirectoryInUse):
+    """A job on another host holds the run directory, or died there a moment ago; `sign` is new at each sign of life."""
+
+    def __init__(self, message: str, *, seconds: float, sign: tuple[object, float]) -> None:
+        super().__init__(message)
+        self.seconds, self.sign = seconds, sign
 
 
 class RunLock:
@@ -74,11 +84,16 @@ class RunLock:
                 raise RunDirectoryInUse(f"{self.path.parent} is in use by another job ({who}).")
             self.note = f"took over the lock of a job that has ended ({who})"
             return
-        age = _age(self.path)
+        try:
+            age, touched = _age(self.path), self.path.stat().st_mtime
+        except FileNotFoundError:  # released in this moment
+            return
         if age < self._lease:
-            raise RunDirectoryInUse(
+            raise LeaseRuns(
                 f"{self.path.parent} is in use by a job on another host ({who}), last heard of {age:.0f} s ago. If it "
-                f"is dead, start again in {self._lease - age:.0f} s or delete {self.path}."
+                f"is dead, start again in {self._lease - age:.0f} s or delete {self.path}.",
+                seconds=self._lease - age,
+                sign=(holder.get("token"), touched),
             )
         self.note = f"took over the lock of a job not heard of for {age:.0f} s ({who})"
 
@@ -86,28 +101,44 @@ class RunLock:
         while not self._released.wait(TOUCH_SECONDS):
             # Gone or unreachable for a moment: the next touch may work, and a run is not stopped for this.
             with contextlib.suppress(OSError):
-                os.utime(self.path)
+                if (_read(self.path) or {}).get("token") == self._token:
+                    os.utime(self.path)
 
 
 @contextlib.contextmanager
 def hold_directory(out: Path, *, say: Callable[[str], None]) -> Iterator[None]:
     """A run directory, made and locked by the first process for all of them. Every process calls it.
 
-    Raises ValueError (RunDirectoryInUse) on all processes where it cannot be written or is in use.
+    Where a job on another host holds it, that job is given the time of its lease to show that it lives: a job that is
+    started again after its host died waits, and then goes on. Raises ValueError (RunDirectoryInUse) on all processes
+    where the directory cannot be written or is in use.
     """
     first = jax.process_index() == 0
     lock = RunLock(out)
-    error: Exception | None = None
-    if first:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            lock.__enter__()
-        except OSError as raised:
-            error = ValueError(f"run directory {out} cannot be written: {raised}")
-        except ValueError as raised:
-            error = raised
-    if any_process(error is not None):
-        raise error or ValueError(f"the first process could not use run directory {out}.")
+    lease: LeaseRuns | None = None
+    while True:
+        error: Exception | None = None
+        waits = False
+        if first:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                lock.__enter__()
+            except OSError as raised:
+                error = ValueError(f"run directory {out} cannot be written: {raised}")
+            except LeaseRuns as raised:
+                waits = lease is None or raised.sign == lease.sign
+                error = None if waits else raised
+                if lease is None:
+                    say(f"{raised} Waiting for a sign of life, at most {raised.seconds:.0f} s.")
+                lease = lease or raised
+            except ValueError as raised:
+                error = raised
+        if any_process(error is not None):
+            raise error or ValueError(f"the first process could not use run directory {out}.")
+        # All of them come back here every second or so: nobody sits in a collective until its time-out.
+        if not any_process(waits):
+            break
+        time.sleep(LOOK_SECONDS)
     if lock.note:
         say(lock.note)
     try:

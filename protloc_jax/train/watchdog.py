@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from protloc_jax.launch import leaving
 from protloc_jax.telemetry.clock import words
 from protloc_jax.train.exits import Exit
 
@@ -57,7 +58,7 @@ class Watchdog:
         step_seconds: float,
         pause_seconds: float,
         process_index: int = 0,
-        leave: Callable[[int], object] = os._exit,
+        leave: Callable[[int], object] = leaving.end,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._process = out / FOLDER, process_index

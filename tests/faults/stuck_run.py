@@ -14,7 +14,7 @@ import jax  # noqa: E402
 import tiny_training as tiny  # noqa: E402
 
 from protloc_jax.data.batch import Batch  # noqa: E402
-from protloc_jax.devices import start_up  # noqa: E402
+from protloc_jax.launch.start import start_up  # noqa: E402
 from protloc_jax.train.loop import fit  # noqa: E402
 
 

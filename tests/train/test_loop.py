@@ -331,21 +331,6 @@ def test_what_is_free_may_change_and_force_goes_further(tmp_path):
     assert forced.exit is Exit.DONE and forced.step == 20
 
 
-def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
-    refused = []
-
-    def evaluate(state, done, give_up):
-        if done == 3:
-            with pytest.raises(ValueError, match=f"in use by another job .process {os.getpid()} on "):
-                tiny.train(tmp_path)
-            refused.append(done)
-        return {"f1": 0.0}
-
-    tiny.train(tmp_path, "run.eval_every=3", "optim.steps=4", "optim.warmup_epochs=0", evaluate=evaluate)
-    assert refused == [3]
-    assert not (tmp_path / "run.lock").exists()
-
-
 def test_bad_input_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match="holds less than one batch"):
         tiny.train(tmp_path / "a", "optim.batch=32")
@@ -356,33 +341,6 @@ def test_bad_input_before_the_first_step(tmp_path):
             tmp_path / "c",
             loader_factory=lambda start: [b for b, _ in zip(tiny.batches(start), range(2), strict=False)],
         )
-
-
-def test_checkpoints_that_cannot_be_written_stop_the_run_after_three(tmp_path, monkeypatch):
-    from protloc_jax.train.checkpoint import ocp
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", full)
-    console = Lines()
-    outcome = tiny.train(tmp_path, console=console)
-    assert outcome.exit is Exit.STORAGE == 74 and outcome.step == 9
-    assert len(console.warned) == 3 and "3 failures in a row" in console.warned[-1]
-    assert sorted(tiny.losses(tmp_path)) == list(range(1, 10))
-
-
-def test_a_last_checkpoint_that_fails_is_not_success(tmp_path, monkeypatch):
-    from protloc_jax.train.checkpoint import ocp
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", full)
-    console = Lines()
-    outcome = tiny.train(tmp_path, "run.checkpoint_every=0", console=console)
-    assert outcome.exit is Exit.STORAGE and outcome.step == 20
-    assert "the last checkpoint (step 20) was not written" in console.warned[-1]
 
 
 def test_the_loop_leaves_metrics_on_the_device_between_log_steps(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import tiny_training as tiny
 from quick_compilation import forced_devices
 
 from protloc_jax.train.checkpoint import load_weights
+from protloc_jax.train.checkpoint_files import steps_in
 from protloc_jax.train.digest import named_leaves
 
 PROGRAM = Path(__file__).parent / "two_processes.py"
@@ -79,8 +80,13 @@ def check_against_one_process(out: Path, tmp_path: Path) -> None:
 def test_goes_on_with_as_many_or_fewer_processes(tmp_path, stopped, processes, devices):
     out = tmp_path / "run"
     shutil.copytree(stopped, out)
-    results = run(out, processes=processes, devices=devices)
+    begun = steps_in(out / "checkpoints")[-1]
+    # Saved by the first process's clock alone, whose interval is over after every step.
+    clock = ("run.checkpoint_every=0", "run.checkpoint_minutes=1e-6")
+    results = run(out, *clock, processes=processes, devices=devices)
     assert [code for code, _ in results] == [0] * processes, "\n".join(text for _, text in results)
+    saved, last = steps_in(out / "checkpoints")
+    assert begun < saved < last == 20
     assert "resumed from" in results[0][1]
     check_against_one_process(out, tmp_path)
 

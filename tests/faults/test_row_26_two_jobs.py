@@ -1,4 +1,4 @@
-"""One job a run directory; the locks of the dead are no obstacle."""
+"""One job a run directory: a second one is refused; the locks of the dead are taken over, and waited for."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import sys
 import time
 
 import pytest
+import tiny_training as tiny
 
 from protloc_jax.train import run_lock
-from protloc_jax.train.run_lock import LOCK_FILE, RunDirectoryInUse, RunLock
+from protloc_jax.train.run_lock import LEASE_SECONDS, LOCK_FILE, RunDirectoryInUse, RunLock, hold_directory
 
 HOLD = """
 import sys, time
@@ -119,3 +120,78 @@ def test_of_many_at_once_one_wins(tmp_path):
         for p in racers:
             p.kill()
             p.communicate()
+
+
+def die_elsewhere(directory, *, seconds_left):
+    """The lock of a job on another host, whose lease has so many seconds left."""
+    write(directory, host="elsewhere", pid=1)
+    touched = time.time() - LEASE_SECONDS + seconds_left
+    os.utime(directory / LOCK_FILE, (touched, touched))
+
+
+def test_a_job_started_again_waits_out_the_lease_of_a_dead_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
+    die_elsewhere(tmp_path, seconds_left=1.0)
+    said: list[str] = []
+    begun = time.monotonic()
+    with hold_directory(tmp_path, say=said.append):
+        assert time.monotonic() - begun > 0.5
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert len(said) == 2 and "job on another host (process 1 on elsewhere" in said[0]
+    assert "Waiting for a sign of life, at most 1 s." in said[0]
+    assert "took over the lock of a job not heard of for 150 s" in said[1]
+
+
+@pytest.mark.parametrize("sign", ["touched", "taken over", "released"])
+def test_a_sign_of_life_ends_the_waiting(tmp_path, monkeypatch, sign):
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
+    die_elsewhere(tmp_path, seconds_left=100.0)
+
+    def live(text):
+        said.append(text)
+        if len(said) > 1:
+            return
+        if sign == "touched":
+            os.utime(tmp_path / LOCK_FILE)
+        elif sign == "taken over":
+            write(tmp_path, host="a third one", token="another")
+        else:
+            (tmp_path / LOCK_FILE).unlink()
+
+    said: list[str] = []
+    begun = time.monotonic()
+    if sign == "released":
+        with hold_directory(tmp_path, say=live):
+            assert said[1:] == []
+    else:
+        with pytest.raises(RunDirectoryInUse, match="in use by a job on another host"):
+            hold_directory(tmp_path, say=live).__enter__()
+        assert (tmp_path / LOCK_FILE).exists()
+    assert len(said) == 1 and time.monotonic() - begun < 60
+
+
+def test_a_lock_of_another_is_not_kept_alive(tmp_path, monkeypatch):
+    """A job that was suspended for longer than its lease must not speak for the one that took its place."""
+    monkeypatch.setattr(run_lock, "TOUCH_SECONDS", 0.01)
+    with RunLock(tmp_path):
+        write(tmp_path, host="elsewhere")
+        # One touch may have been under way.
+        time.sleep(0.1)
+        os.utime(tmp_path / LOCK_FILE, (0, 0))
+        time.sleep(0.2)
+        assert (tmp_path / LOCK_FILE).stat().st_mtime == 0
+
+
+def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
+    refused = []
+
+    def evaluate(state, done, give_up):
+        if done == 3:
+            with pytest.raises(ValueError, match=f"in use by another job .process {os.getpid()} on "):
+                tiny.train(tmp_path)
+            refused.append(done)
+        return {"f1": 0.0}
+
+    tiny.train(tmp_path, "run.eval_every=3", "optim.steps=4", "optim.warmup_epochs=0", evaluate=evaluate)
+    assert refused == [3]
+    assert not (tmp_path / "run.lock").exists()
