@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_training as tiny
+from console_lines import Lines
 
 from protloc_jax.channels import parse
 from protloc_jax.telemetry.writers import read_metrics
@@ -21,27 +22,6 @@ from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.state import examples_seen
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-class Lines:
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-        self.steps: list[int] = []
-
-    def line(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, step, total, text):
-        self.steps.append(step)
-
-    def close(self):
-        raise AssertionError("the console belongs to the caller")
 
 
 class Killed(Exception):
@@ -398,7 +378,7 @@ def test_the_loop_leaves_metrics_on_the_device_between_log_steps(tmp_path, monke
 
     monkeypatch.setattr(loop.jax, "device_get", noted)
     tiny.train(tmp_path, "run.log_every=8", "run.checkpoint_every=0")
-    assert fetched == ["position", "position", 1, 7, 8, 4]
+    assert fetched == ["position", 1, 7, 8, 4]
 
 
 def test_the_verdict_is_told_in_words(tmp_path):
