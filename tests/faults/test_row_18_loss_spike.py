@@ -14,25 +14,25 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "train"))
-import tiny_training as tiny  # noqa: E402
-from compiled_once import compiled_once  # noqa: E402, F401
-from console_lines import Lines  # noqa: E402
-from small_step import EXPERIMENT, changed  # noqa: E402
-from test_step import Contrast, contrast_state  # noqa: E402
+import tiny_training as tiny
+from compiled_once import compiled_once  # noqa: F401
+from console_lines import Lines
+from small_step import EXPERIMENT, changed
+from test_step import Contrast, contrast_state
 
-from protloc_jax.data.batch import Batch  # noqa: E402
-from protloc_jax.telemetry.writers import read_metrics  # noqa: E402
-from protloc_jax.train import checkpoint_files  # noqa: E402
-from protloc_jax.train.checkpoint import Checkpointer  # noqa: E402
-from protloc_jax.train.exits import Exit  # noqa: E402
-from protloc_jax.train.experiment import OptimConfig  # noqa: E402
-from protloc_jax.train.jumps import Jumps  # noqa: E402
-from protloc_jax.train.resume import ResumeRefused, pack  # noqa: E402
-from protloc_jax.train.schedules import Schedules  # noqa: E402
-from protloc_jax.train.spike_watch import Spike, SpikeWatch  # noqa: E402
-from protloc_jax.train.spikes import empty_window, limit, with_loss  # noqa: E402
-from protloc_jax.train.state import examples_seen  # noqa: E402
-from protloc_jax.train.step import step_function  # noqa: E402
+from protloc_jax.data.batch import Batch
+from protloc_jax.telemetry.writers import read_metrics
+from protloc_jax.train import checkpoint_files
+from protloc_jax.train.checkpoint import Checkpointer
+from protloc_jax.train.exits import Exit
+from protloc_jax.train.experiment import OptimConfig
+from protloc_jax.train.jumps import Jumps
+from protloc_jax.train.resume import ResumeRefused, pack
+from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.spike_watch import Spike, SpikeWatch
+from protloc_jax.train.spikes import empty_window, limit, with_loss
+from protloc_jax.train.state import examples_seen
+from protloc_jax.train.step import step_function
 
 FACTOR, SIZE = 6.0, 8
 
@@ -313,7 +313,7 @@ def test_a_spike_in_the_last_steps_is_gone_back_for_too(tmp_path):
 
 def test_what_is_done_about_spikes_is_a_setting_of_the_run(tmp_path):
     tiny.train(tmp_path, "optim.steps=6", "optim.warmup_epochs=0")
-    with pytest.raises(ResumeRefused, match="optim.on_spike: flag -> skip"):
+    with pytest.raises(ResumeRefused, match=r"optim\.on_spike: flag -> skip"):
         tiny.train(tmp_path, "optim.steps=6", "optim.warmup_epochs=0", *SKIP)
 
 
