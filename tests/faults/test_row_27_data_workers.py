@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent.parent / "train"))
 sys.path.append(str(Path(__file__).parent.parent / "data"))
+import tiny_training as tiny
 from left_behind import alive, nothing_left, wait_until
 from small_records import pack
 
@@ -69,13 +71,7 @@ from protloc_jax.cli.main import main
 if __name__ == "__main__":
     sys.exit(main(["pretrain", *sys.argv[2:], f"data.records={sys.argv[1]}"]))
 """
-TINY = (
-    *("model.size=custom", "model.dim=16", "model.depth=1", "model.heads=1", "model.patch=4", "model.image_size=8"),
-    *("views.recipe=dino", "views.global_size=8", "views.local_size=4", "views.n_local=1", "method.out_dim=8"),
-    *("method.hidden=8", "method.bottleneck=8", "method.layers=2", "optim.batch=4", "optim.steps=1000000"),
-    *("optim.warmup_epochs=0", "optim.freeze_last_layer_epochs=0", "run.log_every=1", "run.checkpoint_every=0"),
-    *("data.workers=2", "run.compilation_cache=none"),
-)
+TINY = (*tiny.SETTINGS, "optim.steps=1000000", "run.checkpoint_every=0", "data.workers=2")
 
 
 def workers_of(parent: int) -> list[int]:
