@@ -1,4 +1,4 @@
-"""Fault row 21: weights that do not fit, hold NaN or are not those that were pinned are refused, all offenders named."""
+"""Fault row 21: weights that do not fit, hold NaN or are not those that were pinned are refused by name."""
 
 from __future__ import annotations
 
