@@ -25,18 +25,26 @@ from protloc_jax.telemetry.console import Console, make_console
 from protloc_jax.telemetry.writers import METRICS_FILE, Tracker, make_writers, read_metrics
 from protloc_jax.train.bad_steps import BAD_STEPS, Describe
 from protloc_jax.train.checkpoint import Checkpointer, Restored, StorageFailed
-from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
+from protloc_jax.train.checkpoint_files import CHECKPOINTS, load_meta, steps_in
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.feed import Feed, LoaderFactory
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
 from protloc_jax.train.jumps import JUMPS_FILE, Jumps
 from protloc_jax.train.reporter import Reporter
-from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
+from protloc_jax.train.resume import (
+    DataFacts,
+    describe_run,
+    pack,
+    refuse_changes,
+    unpack,
+    with_shardings,
+    without_new_items,
+)
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.spike_watch import SpikeWatch
-from protloc_jax.train.state import TrainState, at_example, examples_seen, init_state
+from protloc_jax.train.state import TrainState, at_example, examples_seen, first_window, init_state
 from protloc_jax.train.step import make_step, state_sharding
 
 # What may stand in for the step of `make_step`.
@@ -113,6 +121,8 @@ def fit(
                 console.line(note)
 
         target = pack(with_shardings(shapes, held))
+        if force_resume and steps_in(out / CHECKPOINTS):
+            target = without_new_items(target, load_meta(out))
         restored = checkpoints.restore(target, check=None if force_resume else check)
         if restored is None:
             begins = begins or begin()
@@ -121,6 +131,9 @@ def fit(
             about |= {"init": begins.record} if begins is not None else {}
         else:
             state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
+            if state.spikes is None and held.spikes is not None:
+                window = jax.jit(lambda: first_window(experiment.optim), out_shardings=held.spikes)()
+                state = state._replace(spikes=window)
             about |= {"init": restored.meta["init"]} if "init" in restored.meta else {}
             console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
         del begins  # copies on the host, not needed any more
@@ -154,7 +167,7 @@ def fit(
             console=console,
             preemption=preemption,
             checkpoints=checkpoints,
-            restore=lambda: checkpoints.restore(target),
+            restore=lambda: checkpoints.restore(pack(with_shardings(shapes, held))),
             feed=(feed := Feed(loader_factory, mesh, experiment.optim.batch)),
             jumps=jumps,
             reporter=Reporter(

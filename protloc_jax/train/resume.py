@@ -60,6 +60,11 @@ def unpack(items: Mapping[str, Any]) -> TrainState:
     return TrainState(**{name: items[name] for name in ITEMS}, **items["counters"], spikes=items.get(SPIKES))
 
 
+def without_new_items(target: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """`target` without the window of losses where the checkpoint with record `saved` has none: it was begun without."""
+    return {name: tree for name, tree in target.items() if name != SPIKES or name in saved["items"]}
+
+
 def with_shardings(shapes: Any, shardings: Any) -> Any:
     """A tree of shapes and one of shardings as the shapes that a checkpoint is restored to."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

@@ -19,12 +19,12 @@ FLOOR = 1e-5
 class Window(NamedTuple):
     """The last good losses: a ring, part of the training state so that a resumed run judges as before.
 
-    losses  float32 [W]; slot `count` mod W is the next to be overwritten
-    count   int32, good losses so far
+    losses  float32 [W]; slot `number` mod W is the next to be overwritten
+    number  int32, good losses so far
     """
 
     losses: jax.Array
-    count: jax.Array
+    number: jax.Array
 
 
 def empty_window(size: int) -> Window:
@@ -38,11 +38,11 @@ def limit(window: Window, factor: float) -> jax.Array:
     mean = losses.mean()
     deviation = jnp.sqrt(jnp.square(losses - mean).mean())
     above = mean + factor * jnp.maximum(deviation, FLOOR * jnp.abs(mean))
-    return jnp.where(window.count >= losses.shape[0], above, jnp.inf)
+    return jnp.where(window.number >= losses.shape[0], above, jnp.inf)
 
 
 def with_loss(window: Window, loss: jax.Array, good: jax.Array) -> Window:
     """The window after a step: with its loss where that was `good` (bool scalar), else as it was."""
-    at = window.count % window.losses.shape[0]
+    at = window.number % window.losses.shape[0]
     kept = jnp.where(good, loss.astype(window.losses.dtype), window.losses[at])
-    return Window(window.losses.at[at].set(kept), window.count + good.astype(window.count.dtype))
+    return Window(window.losses.at[at].set(kept), window.number + good.astype(window.number.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -125,7 +126,7 @@ def test_a_skipped_step_changes_only_position_and_count():
             assert same == (number in (6, 7)), (number, field)
     assert spiked == [0] * 6 + [1, 1, 0]
     assert (int(state.step), examples_seen(state), int(state.bad_steps)) == (9, 72, 0)
-    assert int(state.spikes.count) == 7
+    assert int(state.spikes.number) == 7
 
 
 # The loop, with a step that spikes at chosen examples.
@@ -311,10 +312,17 @@ def test_a_spike_in_the_last_steps_is_gone_back_for_too(tmp_path):
     assert seen_by(tmp_path)[15] == 80 and examples_seen(outcome.state) == 4 * 26
 
 
-def test_what_is_done_about_spikes_is_a_setting_of_the_run(tmp_path):
-    tiny.train(tmp_path, "optim.steps=6", "optim.warmup_epochs=0")
+def test_what_is_done_about_spikes_is_a_setting_of_the_run_that_can_be_forced(tmp_path):
+    """A run that has met spikes may go on skipping them, with a window that fills anew; and stop doing so."""
+    with pytest.raises(ValueError, match="the loader ended after 6"):
+        tiny.train(tmp_path, loader_factory=lambda start: itertools.islice(tiny.batches(start), 6))
     with pytest.raises(ResumeRefused, match=r"optim\.on_spike: flag -> skip"):
-        tiny.train(tmp_path, "optim.steps=6", "optim.warmup_epochs=0", *SKIP)
+        tiny.train(tmp_path, *SKIP)
+    ten = {"loader_factory": lambda start: itertools.islice(tiny.batches(start), 13 - start // 4), "force_resume": True}
+    with pytest.raises(ValueError, match="the loader ended after 13"):
+        tiny.train(tmp_path, *SKIP, step=spiking_step(40), **ten)
+    assert [p.name for p in (tmp_path / "bad_steps").iterdir()] == ["11.json"]
+    assert tiny.train(tmp_path, force_resume=True).exit is Exit.DONE
 
 
 def test_a_list_of_jumps_that_is_none_is_named(tmp_path):
