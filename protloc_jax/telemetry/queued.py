@@ -63,9 +63,7 @@ class Queued:
             with self._changed:
                 left = len(self._waiting)
                 self._waiting.clear()
-            self._notes.append(
-                f"{self.name} did not finish in time and was left behind; {left} lines never reached it."
-            )
+            self._notes.append(f"{self.name} did not finish in time; {left} lines never reached it.")
         if self.dropped:
             self._notes.append(f"{self.name} was too slow: {self.dropped} lines were dropped in all.")
 

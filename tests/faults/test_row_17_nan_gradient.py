@@ -16,13 +16,14 @@ sys.path.append(str(Path(__file__).parent.parent / "train"))
 import tiny_training as tiny
 from compiled_once import compiled_once  # noqa: F401
 from console_lines import Lines
+from saved_at_once import saved_at_once  # noqa: F401
 from small_step import EXPERIMENT, changed
 from test_step import Contrast, contrast_state
 
 from protloc_jax.data.batch import Batch
 from protloc_jax.devices import make_mesh
 from protloc_jax.telemetry.writers import read_metrics
-from protloc_jax.train.checkpoint import Checkpointer, load_weights
+from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.replay import replay, report
 from protloc_jax.train.schedules import Schedules
@@ -30,12 +31,6 @@ from protloc_jax.train.state import examples_seen
 from protloc_jax.train.step import step_function
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-@pytest.fixture(autouse=True)
-def saved_at_once(monkeypatch):
-    save = Checkpointer.save
-    monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
 
 
 class Rooted(Contrast):

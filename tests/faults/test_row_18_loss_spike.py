@@ -18,13 +18,14 @@ sys.path.append(str(Path(__file__).parent.parent / "train"))
 import tiny_training as tiny
 from compiled_once import compiled_once  # noqa: F401
 from console_lines import Lines
+from saved_at_once import saved_at_once  # noqa: F401
 from small_step import EXPERIMENT, changed
+from spiking_step import FACTOR, spiking_step
 from test_step import Contrast, contrast_state
 
 from protloc_jax.data.batch import Batch
 from protloc_jax.telemetry.writers import read_metrics
 from protloc_jax.train import checkpoint_files
-from protloc_jax.train.checkpoint import Checkpointer
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import OptimConfig
 from protloc_jax.train.jumps import Jumps
@@ -35,7 +36,7 @@ from protloc_jax.train.spikes import empty_window, limit, with_loss
 from protloc_jax.train.state import examples_seen
 from protloc_jax.train.step import step_function
 
-FACTOR, SIZE = 6.0, 8
+SIZE = 8
 
 
 def oracle(losses, *, factor=FACTOR, size=SIZE):
@@ -135,44 +136,7 @@ WINDOW = ("optim.spike_window=4", "optim.spike_factor=6")
 SKIP, BACK = ("optim.on_spike=skip", *WINDOW), ("optim.on_spike=rollback", *WINDOW)
 
 
-def spiking_step(*examples):
-    """The cheap step, whose loss is a thousand for batches that begin with one of these examples; it obeys `spikes`."""
-    cheap = tiny.cheap_step()
-    at = jnp.asarray(examples, jnp.int32)
-
-    @jax.jit
-    def judged(before, after, batch, metrics):
-        first = batch.example[0, 0] * tiny.EXAMPLES + batch.example[0, 1]
-        loss = jnp.where((first == at).any(), 1000.0, metrics["loss"])
-        if before.spikes is None:
-            return after, {**metrics, "loss": loss}
-        highest = limit(before.spikes, FACTOR)
-        spike = loss > highest
-        kept = jax.tree.map(lambda old, new: jnp.where(spike, old, new), before, after)
-        bad = jnp.where(spike, before.bad_steps + 1, 0)
-        after = kept._replace(
-            step=after.step,
-            examples=after.examples,
-            bad_steps=bad,
-            spikes=with_loss(before.spikes, loss, ~spike),
-        )
-        told = {"spike": spike.astype(jnp.int32), "spike_limit": highest}
-        return after, {**metrics, **told, "loss": loss, "bad_steps": bad}
-
-    def step(state, batch):
-        copy = jax.tree.map(jnp.copy, state)
-        return judged(copy, *(lambda new, metrics: (new, batch, metrics))(*cheap(state, batch)))
-
-    return step
-
-
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-@pytest.fixture(autouse=True)
-def saved_at_once(monkeypatch):
-    save = Checkpointer.save
-    monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
 
 
 def seen_by(out):
@@ -333,3 +297,18 @@ def test_a_list_of_jumps_that_is_none_is_named(tmp_path):
     assert jumps.add(Spike(11, 40, 9.0, 5.0), step=9, first=36, batch=4)
     assert not jumps.add(Spike(11, 44, 9.0, 5.0), step=9, first=36, batch=4)
     assert (jumps.target(9, 36), jumps.target(9, 44), jumps.target(8, 36)) == (44, 44, 36)
+
+
+@pytest.mark.slow
+def test_two_processes_go_back_together(tmp_path, monkeypatch):
+    """Long for its two processes: the decision comes from the loss of the whole batch, which both have."""
+    import test_two_processes as pair
+
+    monkeypatch.setattr(pair, "PROGRAM", Path(__file__).parent.parent / "train" / "spiking_step.py")
+    results = pair.run(tmp_path / "run", *BACK, processes=2, devices=2)
+    assert [code for code, _ in results] == [0, 0], "\n".join(text for _, text in results)
+    ended = {line for _, text in results for line in text.splitlines() if line.startswith("ended")}
+    assert ended == {"ended 20 88"}
+    (jump,) = Jumps.read(tmp_path / "run").listed()
+    assert (jump["step"], jump["first"], jump["to"]) == (9, 36, 44)
+    assert sorted(tiny.losses(tmp_path / "run")) == list(range(1, 21))

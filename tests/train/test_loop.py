@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 from console_lines import Lines
+from saved_at_once import saved_at_once  # noqa: F401
 
 from protloc_jax.channels import parse
 from protloc_jax.telemetry.writers import read_metrics
-from protloc_jax.train.checkpoint import Checkpointer, load_weights
+from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.resume import ResumeRefused
@@ -38,13 +39,6 @@ def dying(last):
         return step(state, batch)
 
     return until
-
-
-@pytest.fixture(autouse=True)
-def saved_at_once(monkeypatch):
-    """Steps of no length would overtake the writing of checkpoints, and these tests count them."""
-    save = Checkpointer.save
-    monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
 
 
 @pytest.fixture(scope="module")
