@@ -53,11 +53,15 @@ class Queued:
         if hasattr(self._tracker, "rewind"):
             self._put("rewind", step)
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Let the tracker have what waits and close it; leave it behind after so many seconds."""
+    def finish(self) -> None:
+        """No more lines: let the tracker have what waits, and close it; nothing is waited for."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """`finish`, and wait for it; leave the tracker behind after so many seconds."""
+        self.finish()
         self._thread.join(seconds)
         if self._thread.is_alive():
             with self._changed:

@@ -130,6 +130,8 @@ class Writers:
 
     def close(self) -> None:
         """Close the files, and whatever trackers are ready within a few seconds, all together."""
+        for queued in self._queued:
+            queued.finish()
         end = time.monotonic() + CLOSE_SECONDS
         for queued in self._queued:
             queued.close(max(0.0, end - time.monotonic()))

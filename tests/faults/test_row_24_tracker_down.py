@@ -102,7 +102,7 @@ def test_a_quick_tracker_gets_every_line_in_order_and_is_closed(tmp_path):
 
 def test_a_hanging_tracker_delays_neither_the_run_nor_its_end(tmp_path, monkeypatch):
     """Same steps, bits and metrics as without it; closing gives up after the agreed time, for all together."""
-    monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(writing, "CLOSE_SECONDS", 2.0)
     console, hanging = Lines(), [Kept(open_gate=False), Kept(open_gate=False)]
     begun = time.monotonic()
     trackers = [*hanging, Raising()]
