@@ -195,7 +195,7 @@ def test_a_loss_that_stays_high_stops_the_run(tmp_path):
     assert sorted(p.name for p in (tmp_path / "bad_steps").iterdir()) == ["11.json", "12.json", "13.json"]
 
 
-@pytest.mark.parametrize("log_every", [1, 5])
+@pytest.mark.parametrize("log_every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_goes_back_past_the_images_whatever_is_logged(tmp_path, log_every):
     """The spike of step 11 (examples 40 to 43) takes the run back to step 9 and on with example 44."""
     console = Lines()
