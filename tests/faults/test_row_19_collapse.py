@@ -3,13 +3,22 @@ ones never do."""
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
+sys.path.append(str(Path(__file__).parent.parent / "train"))
+import tiny_training as tiny
+from console_lines import Lines
+
 from protloc_jax.objective.diagnostics import effective_rank, entropy, feature_moments, feature_spread, judge
 from protloc_jax.objective.dino import dino_loss, update_centre
+from protloc_jax.telemetry.writers import read_metrics
 
 STEPS, WARMUP = 200, 50
 
@@ -81,3 +90,31 @@ def test_real_collapses_alarm_within_200_steps_and_healthy_runs_never(seeds):
             assert set(states(healthy, seed)) == {"warming up", "healthy"}
         assert states(2, seed)[-1] == "uniform collapse"  # teacher too hot
         assert states(3, seed)[-1] == "single-prototype collapse"  # no centre
+
+
+# The same in a run: the real step and loop, a teacher without a centre, or too hot.
+
+RUN = ("optim.lr=2e-3", "optim.lr_batch=0", "optim.batch=12", "optim.warmup_epochs=2", "run.log_every=10")
+RUN += ("optim.freeze_last_layer_epochs=0", "run.checkpoint_every=0", "method.out_dim=32", "method.momentum=0.95")
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "state", "words"),
+    [
+        (("method.centre_momentum=1",), 60, "single-prototype collapse", "is the centre on?"),
+        pytest.param(
+            ("method.teacher_temp=0.3", "method.warmup_teacher_temp=0.3"),
+            200,
+            "uniform collapse",
+            "try a lower teacher temperature",
+            marks=pytest.mark.slow,  # another program to compile, and more steps
+        ),
+    ],
+)
+def test_a_run_that_collapses_says_so(tmp_path, settings, steps, state, words):
+    console = Lines()
+    batches = partial(tiny.batches, size=12)
+    tiny.train(tmp_path, *RUN, *settings, f"optim.steps={steps}", step=None, loader_factory=batches, console=console)
+    assert any(state in warning and words in warning for warning in console.warned)
+    verdicts = {r["step"]: r["verdict"] for r in read_metrics(tmp_path / "metrics.jsonl") if "verdict" in r}
+    assert verdicts[1] == "warming up" and verdicts[steps] == state
