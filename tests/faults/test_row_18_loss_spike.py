@@ -6,7 +6,6 @@ import itertools
 import json
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ sys.path.append(str(Path(__file__).parent.parent / "train"))
 import tiny_training as tiny
 from compiled_once import compiled_once  # noqa: F401
 from console_lines import Lines
-from saved_at_once import saved_at_once  # noqa: F401
+from saved_at_once import save_at_once, saved_at_once  # noqa: F401
 from small_step import EXPERIMENT, changed
 from spiking_step import FACTOR, spiking_step
 from test_step import Contrast, contrast_state
@@ -154,7 +153,7 @@ def test_a_flagged_spike_is_told_and_counted_and_changes_nothing(tmp_path):
     ]
     assert console.warned[1].endswith("number 2 of this run")
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["spike"]] == [11, 16]
-    plain = tiny.train(tmp_path / "plain")
+    plain = tiny.train(tmp_path / "plain", "run.checkpoint_every=0", step=spiking_step())
     assert tiny.bits(outcome.state) == tiny.bits(plain.state)
     # The form of checkpoints is what it was before there was anything to judge.
     meta = checkpoint_files.read_meta(tmp_path / "checkpoints" / "20")
@@ -190,35 +189,42 @@ def test_skipped_spikes_are_recorded_and_a_killed_run_skips_the_same(tmp_path):
 
 
 def test_a_loss_that_stays_high_stops_the_run(tmp_path):
-    outcome = tiny.train(tmp_path, *SKIP, "run.stop_after_bad=3", step=spiking_step(*range(40, 80, 4)))
+    high = spiking_step(*range(40, 80, 4))
+    outcome = tiny.train(tmp_path, *SKIP, "run.stop_after_bad=3", "run.checkpoint_every=0", step=high)
     assert outcome.exit is Exit.BAD_STEPS and outcome.step == 13
     assert sorted(p.name for p in (tmp_path / "bad_steps").iterdir()) == ["11.json", "12.json", "13.json"]
 
 
-@pytest.mark.parametrize("log_every", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_run_goes_back_past_the_images_whatever_is_logged(tmp_path, log_every):
-    """The spike of step 11 (examples 40 to 43) takes the run back to step 9 and on with example 44."""
-    console = Lines()
-    run = partial(tiny.train, data=tiny.facts(), console=console)
-    outcome = run(tmp_path, *BACK, f"run.log_every={log_every}", step=spiking_step(40))
+@pytest.fixture(scope="module")
+def went_back(tmp_path_factory, compiled_once):  # noqa: F811
+    """A run with a spike at step 11, which is seen at step 12: its directory, outcome and console."""
+    out, console = tmp_path_factory.mktemp("back"), Lines()
+    with pytest.MonkeyPatch.context() as patch:
+        save_at_once(patch)
+        outcome = tiny.train(out, *BACK, "run.log_every=5", step=spiking_step(40), console=console)
+    return out, outcome, console
+
+
+def test_a_run_goes_back_past_the_images(went_back, tmp_path):
+    """The spike (examples 40 to 43) takes the run back to step 9 and on with example 44."""
+    out, outcome, console = went_back
     assert outcome.exit is Exit.DONE and outcome.step == 20
     assert examples_seen(outcome.state) == 4 * (20 + 2)
-    assert seen_by(tmp_path) == {n: 4 * (n - 1) if n <= 9 else 4 * (n + 1) for n in range(1, 21)}
+    assert seen_by(out) == {n: 4 * (n - 1) if n <= 9 else 4 * (n + 1) for n in range(1, 21)}
     assert "back to step 9; examples 36 to 43 are jumped over" in console.said
-    (jump,) = json.loads((tmp_path / "jumps.json").read_text())["jumps"]
+    (jump,) = json.loads((out / "jumps.json").read_text())["jumps"]
     assert (jump["step"], jump["first"], jump["to"], jump["spike"], jump["loss"]) == (9, 36, 44, 11, 1000.0)
-    assert checkpoint_files.read_meta(tmp_path / "checkpoints" / "20")["jumps"] == [jump]
+    assert checkpoint_files.read_meta(out / "checkpoints" / "20")["jumps"] == [jump]
     # A run that begins anew with the list takes the same batches, without meeting the spike.
-    again = tmp_path / "again"
-    again.mkdir()
-    shutil.copy(tmp_path / "jumps.json", again)
-    rerun = tiny.train(again, *BACK, step=spiking_step())
+    shutil.copy(out / "jumps.json", tmp_path)
+    rerun = tiny.train(tmp_path, *BACK, "run.checkpoint_every=0", step=spiking_step())
     assert tiny.bits(rerun.state) == tiny.bits(outcome.state)
-    assert tiny.losses(again) == tiny.losses(tmp_path)
+    assert tiny.losses(tmp_path) == tiny.losses(out)
 
 
-def test_killed_after_going_back_it_still_jumps(tmp_path):
+def test_killed_after_going_back_it_still_jumps_and_is_the_same_whatever_is_logged(went_back, tmp_path):
     """The checkpoint that it goes on from lies before the jump, whose only trace is the list."""
+    out, outcome, _ = went_back
 
     class Killed(Exception):
         pass
@@ -232,13 +238,12 @@ def test_killed_after_going_back_it_still_jumps(tmp_path):
         return step(state, batch)
 
     with pytest.raises(Killed):
-        tiny.train(tmp_path / "killed", *BACK, step=dying)
+        tiny.train(tmp_path, *BACK, step=dying)
     assert seen[-3:] == [36, 40, 44]
     console = Lines()
-    resumed = tiny.train(tmp_path / "killed", *BACK, step=step, console=console)
-    whole = tiny.train(tmp_path / "whole", *BACK, step=step)
-    assert tiny.bits(resumed.state) == tiny.bits(whole.state)
-    assert tiny.losses(tmp_path / "killed") == tiny.losses(tmp_path / "whole")
+    resumed = tiny.train(tmp_path, *BACK, step=step, console=console)
+    assert tiny.bits(resumed.state) == tiny.bits(outcome.state)
+    assert tiny.losses(tmp_path) == tiny.losses(out)
     assert any("1 jump(s) over images that brought a spike" in line for line in console.said)
 
 
@@ -266,16 +271,18 @@ def test_without_a_checkpoint_to_go_back_to_the_step_is_left_out(tmp_path):
     outcome = tiny.train(tmp_path, *BACK, "run.checkpoint_every=0", step=spiking_step(40), console=console)
     assert outcome.exit is Exit.DONE and examples_seen(outcome.state) == 80
     assert "there is no checkpoint to go back to" in console.warned[1]
-    skipped = tiny.train(tmp_path / "skip", *SKIP, step=spiking_step(40))
-    assert tiny.bits(outcome.state) == tiny.bits(skipped.state)
+    assert seen_by(tmp_path) == {n: 4 * (n - 1) for n in range(1, 21)}
+    assert [p.name for p in (tmp_path / "bad_steps").iterdir()] == ["11.json"]
 
 
+@pytest.mark.slow  # two saved checkpoints more, for the end of a run alone
 def test_a_spike_in_the_last_steps_is_gone_back_for_too(tmp_path):
     outcome = tiny.train(tmp_path, *BACK, "run.log_every=50", "run.checkpoint_every=7", step=spiking_step(76))
     assert outcome.exit is Exit.DONE and outcome.step == 20
     assert seen_by(tmp_path)[15] == 80 and examples_seen(outcome.state) == 4 * 26
 
 
+@pytest.mark.slow  # three runs, for a choice that has to be forced
 def test_what_is_done_about_spikes_is_a_setting_of_the_run_that_can_be_forced(tmp_path):
     """A run that has met spikes may go on skipping them, with a window that fills anew; and stop doing so."""
     with pytest.raises(ValueError, match="the loader ended after 6"):

@@ -98,16 +98,16 @@ RUN = ("optim.lr=2e-3", "optim.lr_batch=0", "optim.batch=12", "optim.warmup_epoc
 RUN += ("optim.freeze_last_layer_epochs=0", "run.checkpoint_every=0", "method.out_dim=32", "method.momentum=0.95")
 
 
+@pytest.mark.slow  # two programs to compile; the short form judges the same collapses without the loop around them
 @pytest.mark.parametrize(
     ("settings", "steps", "state", "words"),
     [
         (("method.centre_momentum=1",), 60, "single-prototype collapse", "is the centre on?"),
-        pytest.param(
+        (
             ("method.teacher_temp=0.3", "method.warmup_teacher_temp=0.3"),
             200,
             "uniform collapse",
             "try a lower teacher temperature",
-            marks=pytest.mark.slow,  # another program to compile, and more steps
         ),
     ],
 )
