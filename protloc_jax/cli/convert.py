@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 # Option -> field of `convert.Options`, in the order of the help.
@@ -36,7 +35,11 @@ def add_parser(subparsers) -> None:
         "tensors do not show comes from --model, from a config beside the file, or from the options. SRC may also be "
         "a run or checkpoint of this project: then its stem is adapted (--to-channels, --stem).",
     )
-    parser.add_argument("file", metavar="SRC", help="a file (.safetensors .pth .bin .npz), a folder, or hf://org/name")
+    parser.add_argument(
+        "file",
+        metavar="SRC",
+        help="a file (.safetensors .pth .bin .npz), a folder, or hf://org/name; SRC@sha256:DIGEST pins it",
+    )
     parser.add_argument("--out", metavar="DIR", help="directory that is written")
     for name, (metavar, text) in FACTS.items():
         parser.add_argument(_option(name), default="", metavar=metavar, help=text)
@@ -59,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.convert.convert import convert
     from protloc_jax.convert.save import save
     from protloc_jax.eval.load import is_foreign
+    from protloc_jax.train.pinned import without_pin
 
     if not args.out and not args.dry_run:
         raise ValueError("--out DIR is needed (or --dry-run).")
-    if not is_foreign(args.file) and Path(args.file).is_dir():
+    if not is_foreign(args.file) and without_pin(args.file).is_dir():
         return _fit(args)
     begun = time.monotonic()
     options: dict[str, Any] = {name: getattr(args, name) for name in (*FACTS, *NUMBERS)}

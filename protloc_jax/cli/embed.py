@@ -21,7 +21,12 @@ def add_parser(subparsers) -> None:
         description="Encode every image of a records folder and write one feature table (AnnData or Parquet). A "
         "killed run goes on where it stopped when the same command is given again.",
     )
-    parser.add_argument("--weights", required=True, metavar="DIR", help="run directory, or one of its checkpoints")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="DIR",
+        help="run directory, or one of its checkpoints; DIR@sha256:DIGEST pins it",
+    )
     parser.add_argument("--records", required=True, metavar="DIR", help="records folder made by `protloc data pack`")
     parser.add_argument("--out", metavar="FILE", help="feature table to write, .h5ad or .parquet")
     parser.add_argument(
@@ -135,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
         encoder = encoder.for_cells(attend=args.attend, min_share=args.attend_min_share, input=args.input)
         rows = _rows(args, records.manifest)
         print(f"weights   {encoder.provenance['weights']}, {encoder.provenance['which']} ({encoder.channels})")
+        if "weights_sha256" in encoder.provenance:
+            print(f"digest    sha256:{encoder.provenance['weights_sha256']}")
         print(f"images    {len(rows)} of {records.info.name}, channel plan: {encoder.provenance['channel_plan']}")
         if encoder.plan is not None:
             passes, left = len(encoder.plan.passes), unused(encoder.plan, channels)

@@ -16,6 +16,7 @@ from protloc_jax.convert.weight_file import WeightsRefused
 from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint import Checkpointer
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, load_weights, steps_in
+from protloc_jax.train.pinned import without_pin
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 
@@ -37,6 +38,7 @@ def fit_to_channels(
         raise WeightsRefused(f"{directory} holds a checkpoint already; choose another directory.")
     which = "teacher" if load_names(path).get("teacher") else "params"
     _, meta = load_weights(path, which)
+    path = without_pin(path)  # the other items have digests of their own
     if meta["config"]["model"].get("stem", "joint") == "channels":
         raise WeightsRefused(
             f"{path} has tokens of every channel (model.stem=channels) and no slots to fit: it reads any channels of "

@@ -16,6 +16,7 @@ from protloc_jax.convert.safetensors_file import read_safetensors
 from protloc_jax.convert.shards import read_shards
 from protloc_jax.convert.stored import Stored, WeightFile, WeightsRefused, listed
 from protloc_jax.convert.torch_file import read_torch
+from protloc_jax.train.pinned import DigestDiffers, refuse_other, split_pin
 
 __all__ = ["Stored", "WeightFile", "WeightsRefused", "open_weights"]
 
@@ -34,7 +35,8 @@ def open_weights(path: str | Path) -> WeightFile:
     """The tensors and facts of weights, without reading the tensors yet.
 
     path: a file (.safetensors, .pth .pt .bin .ckpt .pth.tar, .npz), an index of shards (*.index.json), a folder as
-    transformers writes it, or "hf://organisation/name" with an optional "@revision". Files of another or no suffix are
+    transformers writes it, or "hf://organisation/name" with an optional "@revision"; after any of them
+    "@sha256:DIGEST" pins what `WeightFile.digest` must be. Files of another or no suffix are
     told by their content. A config.json beside the file becomes facts["config"], a preprocessor_config.json
     facts["preprocessor_config"]; of the hub, facts["hub"] has id, revision and commit. What a checkpoint
     itself has under such a name moves to "config in the file".
@@ -43,11 +45,19 @@ def open_weights(path: str | Path) -> WeightFile:
     a pickle only what torch.save writes for tensors and plain data is understood, by a reader of this package.
     """
     # A Path made of an address has lost one of its two slashes.
-    address = re.sub(r"^hf:/+", SCHEME, str(path))
+    name, pinned = split_pin(path)
+    address = re.sub(r"^hf:/+", SCHEME, name)
     if address.startswith(SCHEME):
         folder, facts = fetch(address, IN_A_FOLDER)
-        return _open(folder, {"hub": facts})
-    return _open(Path(path), {})
+        opened = _open(folder, {"hub": facts})
+    else:
+        opened = _open(Path(name), {})
+    if pinned:
+        try:
+            refuse_other(name, pinned=pinned, found=opened.digest(), what=opened.path.name)
+        except DigestDiffers as error:
+            raise WeightsRefused(str(error)) from None
+    return opened
 
 
 def _open(path: Path, known: dict[str, Any]) -> WeightFile:

@@ -21,6 +21,7 @@ from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, load_weig
 from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import CELLS, began_with, with_rows_of
+from protloc_jax.train.pinned import split_pin, without_pin
 from protloc_jax.train.state import init_state
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
@@ -36,13 +37,14 @@ def load(path: str | Path, *, which: str = "auto", size: Size = 0, foreign: Mapp
     size     side in pixels that images are brought to; 0 = the run's global view size, or what the weights themselves
              are published with; "native" = images as they are, neither resized nor cropped (DINO4Cells' extraction)
     foreign  for weights of another project (a file, a Hugging Face folder, "hf://..."): the options of `convert`
+    `PATH@sha256:DIGEST` pins weights of either kind (`train/pinned.py`).
     Raises FileNotFoundError or ValueError naming the path and what is wrong; digests are checked before use.
     """
     if is_foreign(path):
         return _foreign(path, which, size, foreign or {})
     if foreign:
         raise ValueError(f"{path} is a checkpoint of this project: {', '.join(foreign)} cannot be given for it.")
-    return encoder_of_checkpoint(*load_weights(path, which), path, size=size)
+    return encoder_of_checkpoint(*load_weights(path, which), without_pin(path), size=size)
 
 
 def encoder_of_checkpoint(params: Mapping[str, Any], meta: dict[str, Any], path: str | Path, *, size: Size) -> Encoder:
@@ -60,7 +62,7 @@ def is_foreign(path: str | Path) -> bool:
     """Whether a path is weights of another project and not a run or checkpoint of this one, by what is there."""
     if str(path).startswith("hf://"):
         return True
-    path = Path(path)
+    path = without_pin(path)
     if path.is_file():
         return True
     if not path.is_dir() or (path / META_ITEM).is_dir() or path.name.isdecimal():
@@ -108,7 +110,7 @@ def _foreign(path: str | Path, which: str, size: Size, options: Mapping[str, Any
     wanted = {"teacher": "teacher", "params": "student"}
     if which not in wanted:
         raise ValueError(f"which='{which}': weights of another project have 'teacher' and 'params'.")
-    return encoder_of(convert(path, which=wanted[which], **options), path, which=which, size=size)
+    return encoder_of(convert(path, which=wanted[which], **options), split_pin(path)[0], which=which, size=size)
 
 
 def encoder_of(converted: Converted, path: str | Path, *, which: str = "teacher", size: Size = 0) -> Encoder:

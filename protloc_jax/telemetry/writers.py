@@ -1,25 +1,24 @@
-"""Metrics to files: JSON lines always, TensorBoard when asked. Process 0 only; a failing writer never stops a run."""
+"""Metrics to files: JSON lines always, TensorBoard when asked. Process 0 only; a failing writer never stops a run.
+
+The JSON lines are written as they come, for they must be on disk before the checkpoint of their step. All other
+trackers work in threads of their own and are never waited for.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from protloc_jax.telemetry.queued import CLOSE_SECONDS, Queued, Tracker, failure
+
+__all__ = ["METRICS_FILE", "JsonLines", "TensorBoard", "Tracker", "Writers", "make_writers", "read_metrics"]
 
 METRICS_FILE = "metrics.jsonl"
-
-
-class Tracker(Protocol):
-    """Something that takes metrics. It may raise: `Writers` catches it, warns once, and goes on."""
-
-    def write(self, step: int, values: Mapping[str, Any], kind: str) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class JsonLines:
@@ -52,6 +51,13 @@ class JsonLines:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def rewind(self, step: int) -> None:
+        """Lose every line past a step, to which the run has gone back."""
+        self._file.close()
+        _keep_up_to(self.path, step)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._broken_line = False
+
     def close(self) -> None:
         self._file.close()
 
@@ -66,7 +72,15 @@ class TensorBoard:
             raise ValueError(
                 "run.tensorboard=true needs tensorboardX; install it with: pip install 'protloc-jax[tracking]'"
             ) from None
-        self._writer = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+
+        def opened(step: int, number: int) -> Any:
+            # The number: two files begun within one second would have one name.
+            suffix = f".{number}" if number else ""
+            purge = step + 1 if step or number else None
+            return SummaryWriter(str(directory), purge_step=purge, filename_suffix=suffix)
+
+        self._opened, self._number = opened, 0
+        self._writer = opened(step, 0)
 
     def write(self, step: int, values: Mapping[str, Any], kind: str) -> None:
         for name, value in values.items():
@@ -77,15 +91,28 @@ class TensorBoard:
     def flush(self) -> None:
         self._writer.flush()
 
+    def rewind(self, step: int) -> None:
+        """Have TensorBoard hide every event past a step, to which the run has gone back."""
+        self._writer.close()
+        self._number += 1
+        self._writer = self._opened(step, self._number)
+
     def close(self) -> None:
         self._writer.close()
 
 
 class Writers:
-    """All trackers of a run behind one `write`; errors of a tracker are warned about once, then kept quiet."""
+    """All trackers of a run behind one `write`; errors of a tracker are warned about once, then kept quiet.
 
-    def __init__(self, trackers: Sequence[Tracker] = (), *, warn: Callable[[str], None] = print) -> None:
-        self._trackers = tuple(trackers)
+    files     written at once
+    trackers  each behind a queue, in a thread: slow, hanging or raising, they delay nothing
+    """
+
+    def __init__(
+        self, files: Sequence[Tracker] = (), trackers: Sequence[Tracker] = (), *, warn: Callable[[str], None] = print
+    ) -> None:
+        self._files = tuple(files)
+        self._queued = tuple(map(Queued, trackers))
         self._warn = warn
         self._failing: set[int] = set()
 
@@ -94,23 +121,35 @@ class Writers:
         self._each("write", step, values, kind)
 
     def flush(self) -> None:
-        """Push everything to disk (before a checkpoint, so that metrics are never behind it)."""
+        """Push the files to disk (before a checkpoint, so that metrics are never behind it)."""
         self._each("flush")
 
-    def close(self) -> None:
-        self._each("close")
+    def rewind(self, step: int) -> None:
+        """The run has gone back to a step: what was written of later ones will be written again."""
+        self._each("rewind", step)
 
-    def _each(self, method: str, *args: Any) -> None:
-        for number, tracker in enumerate(self._trackers):
+    def close(self) -> None:
+        """Close the files, and whatever trackers are ready within a few seconds, all together."""
+        for queued in self._queued:
+            queued.finish()
+        end = time.monotonic() + CLOSE_SECONDS
+        for queued in self._queued:
+            queued.close(max(0.0, end - time.monotonic()))
+        self._each("close", queued=False)
+
+    def _each(self, method: str, *arguments: Any, queued: bool = True) -> None:
+        for number, file in enumerate(self._files):
             try:
-                getattr(tracker, method)(*args)
+                getattr(file, method)(*arguments)
             except Exception as error:
                 if number not in self._failing:
                     self._failing.add(number)
-                    name = type(tracker).__name__
-                    self._warn(
-                        f"{name} failed ({type(error).__name__}: {error}); training goes on without waiting for it."
-                    )
+                    self._warn(failure(type(file).__name__, error))
+        for tracker in self._queued:
+            if queued:
+                getattr(tracker, method)(*arguments)
+            for note in tracker.notes():
+                self._warn(note)
 
 
 def make_writers(
@@ -125,10 +164,13 @@ def make_writers(
     """The writers of a run directory resumed at `step` (0 = new); none on processes other than the first."""
     if process_index != 0:
         return Writers()
-    trackers: list[Tracker] = [JsonLines(directory / METRICS_FILE, step=step)]
+    trackers: list[Tracker] = []
     if tensorboard:
-        trackers.append(TensorBoard(directory / "tensorboard", step=step))
-    return Writers([*trackers, *extra], warn=warn)
+        try:
+            trackers.append(TensorBoard(directory / "tensorboard", step=step))
+        except OSError as error:
+            warn(failure("TensorBoard", error))
+    return Writers([JsonLines(directory / METRICS_FILE, step=step)], [*trackers, *extra], warn=warn)
 
 
 def read_metrics(path: Path, *, kind: str = "train") -> list[dict[str, Any]]:

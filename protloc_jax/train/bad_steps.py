@@ -1,4 +1,4 @@
-"""Records of steps whose loss or gradients were not finite: which examples they saw, for replay."""
+"""Records of steps that changed nothing, not finite or undone for their loss: which examples they saw, for replay."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def write_bad_step(
     batch: int,
     metrics: Mapping[str, Any],
     in_a_row: int,
+    why: str = "not finite",
     describe: Describe | None = None,
 ) -> Path | None:
     """Write `bad_steps/<step>.json` in a run directory; returns its path, or None beyond the first thousand files.
@@ -35,6 +36,7 @@ def write_bad_step(
     numbers = range(first_example, first_example + batch)
     record = {
         "step": step,
+        "why": why,
         "in_a_row": in_a_row,
         "first_example": first_example,
         "batch": batch,

@@ -204,6 +204,10 @@ class Checkpointer:
         if jax.process_count() == 1 and self._pending is not None and not self._pending.thread.is_alive():
             self._settle()
 
+    def settle(self) -> bool:
+        """Wait for the save under way; returns whether the last save succeeded. Raises StorageFailed as `save` does."""
+        return self._settle()
+
     def restore(
         self, target: Mapping[str, Any], *, check: Callable[[Mapping[str, Any]], None] | None = None
     ) -> Restored | None:

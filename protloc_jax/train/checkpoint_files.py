@@ -19,10 +19,12 @@ from etils import epath
 
 from protloc_jax.config import nearest
 from protloc_jax.train.digest import content_digest, damaged, differences, named_leaves, nested, seal_holds
+from protloc_jax.train.pinned import refuse_other, split_pin, without_pin
 
 FORMAT_VERSION = 1
 CHECKPOINTS = "checkpoints"
 META_ITEM, META_FILE = "meta", "metadata"  # the file name is Orbax's
+NETWORKS = ("params", "teacher")  # items that are weights of a network
 UNFINISHED = ".orbax-checkpoint-tmp"
 # Words of storage errors that say nothing about the checkpoint's content: not a reason to distrust it.
 NOT_DAMAGE = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -99,12 +101,21 @@ def load_weights(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Weights of a run directory (its newest good checkpoint), a `checkpoints` directory or one step directory.
 
+    `PATH@sha256:DIGEST` pins them: DigestDiffers unless DIGEST is the "weights_sha256" of what is loaded.
+
     Returns (nested dict of NumPy arrays, meta record with "weights_sha256" of exactly these arrays). Nothing is
     written or moved, so read-only copies work. A damaged newest checkpoint of a run is warned about and the one before
     it taken; a damaged step directory that was asked for raises CheckpointDamaged. `which` is an item: "teacher",
     "params", ...; "auto" is the teacher, or the params of a run without one. The record's "which" says what was taken.
+    Raises ValueError naming all arrays of a network that hold values that are not finite.
     """
-    path = Path(path)
+    name, pinned = split_pin(path)
+    tree, meta = _newest_good(Path(name), which, warn)
+    refuse_other(name, pinned=pinned, found=meta["weights_sha256"], what=f"'{meta['which']}' of step {meta['step']}")
+    return tree, meta
+
+
+def _newest_good(path: Path, which: str, warn: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Any]]:
     if (path / META_ITEM).is_dir() or (path.name.isdecimal() and path.is_dir()):
         return _load(path, which)
     directory = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
@@ -123,7 +134,7 @@ def load_weights(
 
 def load_meta(path: str | Path) -> dict[str, Any]:
     """The record of the newest checkpoint (or of the one that `path` is), weights unread; paths as `load_weights`."""
-    path = Path(path)
+    path = without_pin(path)
     if (path / META_ITEM).is_dir():
         return read_meta(path)
     directory = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
@@ -146,5 +157,8 @@ def _load(step_directory: Path, which: str) -> tuple[dict[str, Any], dict[str, A
     if not meta["items"].get(which):
         names = [name for name, table in meta["items"].items() if table]
         raise ValueError(f"{step_directory} has no '{which}'; it has {', '.join(names)}.{nearest(which, names)}")
-    tree = nested(read_item(step_directory, which, meta))
+    arrays = read_item(step_directory, which, meta)
+    if which in NETWORKS and (bad := [name for name, x in arrays.items() if not np.isfinite(x).all()]):
+        raise ValueError(f"{step_directory}: '{which}' holds NaN or infinite values in {listed(bad)}.")
+    tree = nested(arrays)
     return tree, {**meta, "weights_sha256": content_digest(tree), "which": which}

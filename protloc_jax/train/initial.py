@@ -21,6 +21,7 @@ from protloc_jax.train.channel_passes import slots_of
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, listed, load_weights
 from protloc_jax.train.digest import differences, named_leaves
 from protloc_jax.train.experiment import Experiment, InitConfig
+from protloc_jax.train.pinned import without_pin
 from protloc_jax.train.state import TrainState, init_state
 
 ITEMS = ("params", "teacher", "buffers")
@@ -69,7 +70,7 @@ def read_source(init: InitConfig, *, warn: Callable[[str], None] = print) -> Sou
     """The checkpoint that `init.weights` names, every digest checked; all its items for the original head."""
     try:
         tree, meta = load_weights(init.weights, init.which, warn=warn)
-        directory = _step_directory(Path(init.weights), meta["step"])
+        directory = _step_directory(without_pin(init.weights), meta["step"])
         items = {init.which: tree}
         if init.head == "original":
             others = [name for name in ITEMS if name != init.which and meta["items"].get(name)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,30 +20,38 @@ from jax.sharding import Mesh
 
 from protloc_jax.config import to_json
 from protloc_jax.data.batch import Batch
-from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
+from protloc_jax.devices import Preemption, make_mesh
 from protloc_jax.launch.signals import Signals
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
-from protloc_jax.telemetry.writers import Tracker, make_writers
+from protloc_jax.telemetry.writers import METRICS_FILE, Tracker, make_writers, read_metrics
 from protloc_jax.train.bad_steps import BAD_STEPS, Describe
-from protloc_jax.train.checkpoint import Checkpointer, StorageFailed
-from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
+from protloc_jax.train.checkpoint import Checkpointer, Restored, StorageFailed
+from protloc_jax.train.checkpoint_files import CHECKPOINTS, load_meta, steps_in
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.feed import Feed, LoaderFactory
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
+from protloc_jax.train.jumps import JUMPS_FILE, Jumps
 from protloc_jax.train.lineage import LINEAGE_FILE, descent
 from protloc_jax.train.reporter import Reporter
-from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
+from protloc_jax.train.resume import (
+    DataFacts,
+    describe_run,
+    pack,
+    refuse_changes,
+    unpack,
+    with_shardings,
+    without_new_items,
+)
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.save_times import SaveTimes
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import TrainState, examples_seen, init_state
+from protloc_jax.train.spike_watch import SpikeWatch
+from protloc_jax.train.state import TrainState, at_example, examples_seen, first_window, init_state
 from protloc_jax.train.step import make_step, state_sharding
-from protloc_jax.train.waiting import Waiting
 from protloc_jax.train.watchdog import Watchdog
 
-# From an example number (images consumed before) to this host's batches from there on.
-LoaderFactory = Callable[[int], Iterable[Batch]]
 # What may stand in for the step of `make_step`.
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 # (state, steps done, whether to give up) -> scores by name; the first one ranks checkpoints for keep_best.
@@ -128,6 +136,8 @@ def fit(
                 console.line(note)
 
         target = pack(with_shardings(shapes, held))
+        if force_resume and steps_in(out / CHECKPOINTS):
+            target = without_new_items(target, load_meta(out))
         restored = checkpoints.restore(target, check=None if force_resume else check)
         if restored is None:
             begins = begins or begin()
@@ -137,12 +147,18 @@ def fit(
         else:
             state, begun, seconds = unpack(restored.items), restored.step, restored.meta["seconds"]
             lineage = descent(restored, about, out=out)
+            if state.spikes is None and held.spikes is not None:
+                window = jax.jit(lambda: first_window(experiment.optim), out_shardings=held.spikes)()
+                state = state._replace(spikes=window)
             about |= {"init": restored.meta["init"]} if "init" in restored.meta else {}
             about |= lineage
             console.line(f"resumed from {checkpoints.directory / str(begun)} ({examples_seen(state)} images seen)")
             if lineage:
                 console.line(f"not from one beginning to the end: see {out / LINEAGE_FILE}")
         del begins  # copies on the host, not needed any more
+        jumps = Jumps.read(out, restored.meta.get("jumps", ()) if restored else ())
+        if jumps:
+            console.line(f"{len(jumps)} jump(s) over images that brought a spike of the loss, see {out / JUMPS_FILE}")
         if first:
             _write_whole(out / CONFIG_FILE, to_json(experiment))
         writers = make_writers(
@@ -161,6 +177,12 @@ def fit(
             device_kind=mesh.devices.flat[0].device_kind,
             seconds_before=seconds,
         )
+        feed = Feed(
+            loader_factory,
+            mesh,
+            experiment.optim.batch,
+            give_up=lambda: jax.process_count() == 1 and preemption.flagged,
+        )
         loop = _Loop(
             experiment=experiment,
             about=about,
@@ -172,6 +194,9 @@ def fit(
             checkpoints=checkpoints,
             watchdog=watchdog,
             saves=SaveTimes(checkpoints, minutes=run.checkpoint_minutes, mesh=mesh),
+            restore=lambda: checkpoints.restore(pack(with_shardings(shapes, held))),
+            feed=feed,
+            jumps=jumps,
             reporter=Reporter(
                 experiment,
                 schedules,
@@ -180,16 +205,16 @@ def fit(
                 writers=writers,
                 clock=clock,
                 describe=describe,
+                spikes=SpikeWatch(experiment.optim, before=read_metrics(out / METRICS_FILE) if first and begun else ()),
             ),
         )
-        batches = Waiting(loader_factory(examples_seen(state)), loop.give_up)
         try:
-            return loop.run(state, begun, prefetch(batches, lambda batch: host_to_global(batch, mesh)))
+            return loop.run(state, begun)
         except StorageFailed as error:
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
         finally:
-            batches.close()
+            feed.close()
             writers.close()
             if own_console is not None:
                 own_console.close()
@@ -211,19 +236,24 @@ class _Loop:
         checkpoints: Checkpointer,
         watchdog: Watchdog,
         saves: SaveTimes,
+        restore: Callable[[], Restored | None],
+        feed: Feed,
+        jumps: Jumps,
         reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
         self.about, self.step, self.evaluate = about, step, evaluate
         self.console, self.preemption, self.checkpoints, self.watchdog = console, preemption, checkpoints, watchdog
         self.saves = saves
+        self.restore, self.feed, self.jumps = restore, feed, jumps
         self.reporter, self.writers, self.clock = reporter, reporter.writers, reporter.clock
+        self.compiled = self.spike_returned = False
         self.total = schedules.total
         self.state: TrainState
         self.begun = self.done = self.position = 0
         self.score: tuple[int, float] | None = None
 
-    def run(self, state: TrainState, begun: int, batches: Iterator[Batch]) -> Outcome:
+    def run(self, state: TrainState, begun: int) -> Outcome:
         """Evaluate, save, take a batch, step; until the schedule ends or something ends it."""
         self.state, self.done, self.begun, self.position = state, begun, begun, examples_seen(state)
         # A run that stopped on bad steps and is started again gets the whole allowance again.
@@ -231,24 +261,28 @@ class _Loop:
         self.reporter.bad_in_a_row = in_state if in_state < self.run_config.stop_after_bad else 0
         shown = f"{self.batch_size} images a step, on {self.clock.devices} device(s)"
         self.console.line(f"step {begun} of {self.total}, {shown}")
-        self.preemption.signals.at_stake = lambda: self.done - max(begun, self.checkpoints.newest)
+        self.preemption.signals.at_stake = lambda: max(0, self.done - max(self.begun, self.checkpoints.newest))
         while True:
-            if self.done > begun:
+            if self.done > self.begun:
                 self.watchdog.step(self.done + 1)
             stopping = self.preemption.agreed()
+            if self.reporter.spikes.goes_back and (stopping or self.done >= self.total):
+                self.reporter.report()
+            if self.reporter.spikes.found is not None:
+                self._go_back()
             if self.evaluate is not None and self._due(self.run_config.eval_every) and not stopping:
                 self._evaluate(self.evaluate)
             ending = self._ending(stopping)
             save = self.saves.due(self._due(self.run_config.checkpoint_every))
-            if self.done > begun and (ending is not None or save):
+            if self.done > self.begun and (ending is not None or save):
                 self._save(last=ending is not None)
             if ending is not None:
                 break
-            batch = self._take(batches)
+            batch = self._take()
             if batch is None:
                 continue  # a signal came in the meantime
             self._step(batch)
-            if self.done == begun + 1 or any(
+            if self.done == self.begun + 1 or any(
                 map(self._due, (self.run_config.log_every, self.run_config.checkpoint_every))
             ):
                 self.reporter.report()
@@ -268,18 +302,22 @@ class _Loop:
         return every > 0 and fresh and (self.done % every == 0 or self.done >= self.total)
 
     def _ending(self, stopping: bool) -> Exit | None:
-        if self.reporter.too_many_bad:
+        if self.reporter.too_many_bad or self.spike_returned:
             return Exit.BAD_STEPS
         if self.done >= self.total:
             return Exit.DONE
         return Exit.PREEMPTED if stopping or self.give_up() else None
 
     def _why(self, ending: Exit) -> str:
-        bad = self.reporter.bad_in_a_row
+        bad = f"{self.reporter.bad_in_a_row} steps in a row were not finite"
+        if self.reporter.spikes.undoes:
+            bad += " or undone for their loss"
+        if self.spike_returned:
+            bad = "the spike of the loss came back"
         return {
             Exit.DONE: "done",
             Exit.PREEMPTED: f"stopped by {self.preemption.signal_name or 'a signal'}; the same command goes on",
-            Exit.BAD_STEPS: f"stopped: {bad} steps in a row were not finite, see {self.reporter.out / BAD_STEPS}",
+            Exit.BAD_STEPS: f"stopped: {bad}, see {self.reporter.out / BAD_STEPS}",
         }[ending]
 
     def give_up(self) -> bool:
@@ -287,9 +325,12 @@ class _Loop:
         # Between processes only `agreed` decides: an evaluation left by some would have the others wait for ever.
         return jax.process_count() == 1 and self.preemption.flagged
 
-    def _take(self, batches: Iterator[Batch]) -> Batch | None:
+    def _take(self) -> Batch | None:
+        position = self.jumps.target(self.done, self.position)
+        if position != self.position:
+            self.state, self.position = at_example(self.state, position), position
         with self.clock.waiting():
-            batch = next(batches, None)
+            batch = self.feed.at(position)
         if batch is None and not self.give_up():
             raise ValueError(f"the loader ended after {self.done} of {self.total} steps; it must be endless.")
         return batch
@@ -300,7 +341,8 @@ class _Loop:
         self.reporter.add(self.done + 1, self.position, metrics)
         self.done += 1
         self.position += self.batch_size
-        if self.done == self.begun + 1:
+        if not self.compiled:
+            self.compiled = True
             jax.block_until_ready(metrics)
             self.clock.begin(self.done)
             self.console.line(f"first step after {words(time.monotonic() - start)}, compilation included")
@@ -317,13 +359,44 @@ class _Loop:
             shown = " | ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self.console.line(f"step {self.done}: {shown} ({words(time.monotonic() - start)})")
 
+    def _go_back(self) -> None:
+        """For a spike: to the newest checkpoint, and past all images since, those of the spike included."""
+        spikes, found = self.reporter.spikes, self.reporter.spikes.found
+        assert found is not None
+        spikes.settled()
+        self.checkpoints.settle()
+        if not self.checkpoints.steps():
+            self.console.warn(f"step {found.step}: there is no checkpoint to go back to; the step was left out")
+            return
+        with self.clock.pausing(), self.watchdog.pause(f"going back from step {found.step}"):
+            self.state = None  # type: ignore[assignment]  # two states at once may be more than the memory holds
+            restored = self.restore()
+            assert restored is not None
+            self.state, self.done = unpack(restored.items), restored.step
+            self.begun, self.position = self.done, examples_seen(self.state)
+            self.reporter.forget()
+            self.writers.rewind(self.done)
+        new = self.jumps.add(found, step=self.done, first=self.position, batch=self.batch_size)
+        self.spike_returned = not new
+        if not new:
+            self.console.warn(f"step {found.step}: {found.words} again; the run has gone back to {self.done} before")
+            return
+        if jax.process_index() == 0:
+            self.jumps.write(self.reporter.out)
+        self.clock.begin(self.done)
+        to = self.jumps.target(self.done, self.position)
+        self.console.line(f"back to step {self.done}; examples {self.position} to {to - 1} are jumped over")
+
     def _save(self, *, last: bool) -> None:
         self.reporter.report()
+        if self.reporter.spikes.found is not None:
+            return  # the run goes back before this step
         saving = self.watchdog.pause(f"the checkpoint of step {self.done}")
         with self.clock.pausing(), saving, self.preemption.signals.holding():
             self.writers.flush()
             score = self.score[1] if self.score is not None and self.score[0] == self.done else None
             meta = {**self.about, "examples_seen": self.position, "seconds": self.clock.seconds}
+            meta |= {"jumps": self.jumps.listed()} if self.jumps else {}
             saved = self.checkpoints.save(self.done, pack(self.state), meta, score=score, wait=last)
         if last and not saved:
             raise StorageFailed(f"the last checkpoint (step {self.done}) was not written")

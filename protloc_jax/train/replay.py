@@ -23,14 +23,15 @@ from protloc_jax.train.checkpoint import CheckpointDamaged, place_items
 from protloc_jax.train.checkpoint_files import CHECKPOINTS, listed, read_meta, steps_in
 from protloc_jax.train.digest import named_leaves
 from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.feed import LoaderFactory
 from protloc_jax.train.initial import began_with, first_state, initial_of
-from protloc_jax.train.loop import LoaderFactory
+from protloc_jax.train.jumps import Jumps
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import plan_updates, without_frozen_gradients
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import TrainState, examples_seen, init_state
+from protloc_jax.train.state import TrainState, at_example, examples_seen, init_state
 from protloc_jax.train.step import ViewMaker, example_keys, make_step, state_sharding, view_maker, without_images
 
 
@@ -47,7 +48,7 @@ class Tensor(NamedTuple):
 class Replay(NamedTuple):
     """A bad step seen again.
 
-    metrics   of the step itself; `finite` 0 says that it is reproduced
+    metrics   of the step itself; `finite` 0, or `spike` 1, says that it is reproduced
     tensors   of the batch, views, loss, gradients, parameters, teacher, buffers, in the order in which they arise
     culprits  examples (as recorded) whose own views or own loss are not finite; None where the loss has no meaning
               for one example alone
@@ -91,8 +92,10 @@ def replay(
         say(f"checkpoint {done}: every step since {record['step']} was bad and changed nothing but counters")
         state = _set_back(state, record)
         done = before
-    start = examples_seen(state)
-    batches = loader_factory(start)
+    start = record["first_example"] - again * experiment.optim.batch
+    if Jumps.read(run).target(done, examples_seen(state)) == start:
+        state = at_example(state, start)
+    batches = loader_factory(examples_seen(state))
     try:
         iterator = iter(batches)
         if again:
@@ -113,8 +116,10 @@ def replay(
 
 def report(found: Replay) -> str:
     """A replay as text: whether it is reproduced, every tensor with values that are not finite, the examples."""
-    reproduced = not found.metrics.get("finite", np.isfinite(found.metrics["loss"]))
-    verdict = "reproduced" if reproduced else "NOT reproduced: the step is finite this time"
+    finite = found.metrics.get("finite", np.isfinite(found.metrics["loss"]))
+    verdict = "reproduced" if not finite else "NOT reproduced: the step is finite this time"
+    if found.metrics.get("spike"):
+        verdict = f"reproduced: a spike above {found.metrics['spike_limit']:.4g}"
     lines = [f"step {found.step}: {verdict} (loss {found.metrics['loss']}, grad_norm {found.metrics['grad_norm']})"]
     bad = [t for t in found.tensors if t.nan or t.inf]
     lines.append(f"{len(bad)} of {len(found.tensors)} tensors hold values that are not finite, in order of arising:")

@@ -17,14 +17,17 @@ from protloc_jax.telemetry.writers import Writers
 from protloc_jax.train.bad_steps import Describe, write_bad_step
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.spike_watch import Spike, SpikeWatch
 
 
 class Reporter:
     """Keeps the metrics of steps on the device until they are asked for, then tells them to everyone.
 
     last           the newest step's values that were brought back
-    bad_in_a_row   non-finite steps without a finite one between them, up to the last report
+    bad_in_a_row   steps without a good one between them that changed nothing, up to the last report: not finite, or
+                   undone for a spike of their loss
     too_many_bad   whether that ever reached `run.stop_after_bad`
+    spikes         counts spikes; where the run goes back for one, a report ends with it
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Reporter:
         writers: Writers,
         clock: Clock,
         describe: Describe | None,
+        spikes: SpikeWatch,
     ) -> None:
         self.out, self.batch_size = Path(experiment.run.out), experiment.optim.batch
         self.stop_after_bad, self.examples = experiment.run.stop_after_bad, examples
@@ -48,6 +52,7 @@ class Reporter:
         self.bad_in_a_row, self.too_many_bad = 0, False
         self.substituted = 0
         self.verdict = ""
+        self.spikes = spikes
 
     def add(self, step: int, position: int, metrics: dict[str, jax.Array]) -> None:
         """Take the metrics of a step (from 1) that began at example `position`; nothing waits for the device."""
@@ -66,14 +71,21 @@ class Reporter:
         fetched = jax.device_get([metrics for _, _, metrics in window])
         newest, position = window[-1][0], window[-1][1] + self.batch_size
         lap = self.clock.lap(newest)
-        for (step, start, _), values in zip(window, fetched, strict=True):
+        for number, ((step, start, _), values) in enumerate(zip(window, fetched, strict=True)):
             values = {name: value.item() for name, value in values.items()}
             bad = not values.get("finite", math.isfinite(values["loss"]))
-            self.bad_in_a_row = self.bad_in_a_row + 1 if bad else 0
+            spike = self.spikes.judge(step, start, values)
+            undone = bad or (spike is not None and self.spikes.undoes)
+            self.bad_in_a_row = self.bad_in_a_row + 1 if undone else 0
             seen = start + self.batch_size
             record = {"examples": seen, "epoch": round(seen / self.examples, 6), **values}
-            if bad:
-                self._note_bad(step, start, record)
+            record |= {"spike": int(spike is not None)}
+            if not math.isfinite(record.get("spike_limit", 0)):
+                del record["spike_limit"]  # nothing is judged yet
+            if undone:
+                self._note_bad(step, start, record, spike)
+            elif spike is not None:
+                self.console.warn(f"step {step}: {spike.words}, number {self.spikes.count} of this run")
             if values.get("substituted") and not self.substituted:
                 self.console.warn(
                     f"step {step}: damaged records are replaced; they are listed in {self.out / QUARANTINE}"
@@ -83,9 +95,17 @@ class Reporter:
                 self.last = values
                 record |= {**lap, **self._judge(step, values)}
             self.writers.write(step, record)
+            if self.spikes.found is not None:
+                # What follows will not have been; or is told next time, where there is no way back.
+                self.window = window[number + 1 :]
+                break
         self.console.progress(newest, self.schedules.total, self._line(position, lap))
 
-    def _note_bad(self, step: int, position: int, record: Mapping[str, Any]) -> None:
+    def forget(self) -> None:
+        """The run goes back: steps that were not told yet never will be."""
+        self.window, self.bad_in_a_row = [], 0
+
+    def _note_bad(self, step: int, position: int, record: Mapping[str, Any], spike: Spike | None) -> None:
         n, most = self.bad_in_a_row, self.stop_after_bad
         self.too_many_bad = self.too_many_bad or n >= most
         path = None
@@ -98,12 +118,14 @@ class Reporter:
                     batch=self.batch_size,
                     metrics=record,
                     in_a_row=n,
+                    why="not finite" if spike is None else spike.words,
                     describe=self.describe,
                 )
             except OSError as error:
                 self.console.warn(f"the record of bad step {step} was not written: {error}")
         where = f"; protloc pretrain --replay {path}" if path else ""
-        self.console.warn(f"step {step} was not finite and changed nothing ({n} in a row, stopping at {most}){where}")
+        why = f"step {step} was not finite and" if spike is None else f"step {step}: {spike.words}, and"
+        self.console.warn(f"{why} changed nothing ({n} in a row, stopping at {most}){where}")
 
     def _judge(self, step: int, values: Mapping[str, float]) -> dict[str, str]:
         if not self.out_dim or not all(name in values for name in JUDGED):

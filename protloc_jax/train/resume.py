@@ -19,6 +19,7 @@ from protloc_jax.views.config import normalisation_of
 
 ITEMS = ("params", "teacher", "buffers", "opt_state")
 COUNTERS = ("step", "examples", "bad_steps", "key")
+SPIKES = "spikes"
 # Keys that may change between the parts of one run: they say where and how it is computed, not what (which split of
 # which records, and which vectors of cell lines, is compared by digest).
 FREE = re.compile(
@@ -49,12 +50,19 @@ class ResumeRefused(ValueError):
 def pack(state: TrainState) -> dict[str, Any]:
     """A training state (of arrays, shapes or shardings) as the separate items of a checkpoint."""
     items = {name: getattr(state, name) for name in ITEMS}
-    return {**items, "counters": {name: getattr(state, name) for name in COUNTERS}}
+    items["counters"] = {name: getattr(state, name) for name in COUNTERS}
+    # An item of its own, which a run has that undoes steps for their loss: others keep the form of checkpoints.
+    return items if state.spikes is None else {**items, SPIKES: state.spikes}
 
 
 def unpack(items: Mapping[str, Any]) -> TrainState:
     """The inverse of `pack`."""
-    return TrainState(**{name: items[name] for name in ITEMS}, **items["counters"])
+    return TrainState(**{name: items[name] for name in ITEMS}, **items["counters"], spikes=items.get(SPIKES))
+
+
+def without_new_items(target: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """`target` without the window of losses where the checkpoint with record `saved` has none: it was begun without."""
+    return {name: tree for name, tree in target.items() if name != SPIKES or name in saved["items"]}
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:

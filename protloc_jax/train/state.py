@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from protloc_jax.channels import ChannelSet
-from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.experiment import Experiment, OptimConfig
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import OptState, init_optimizer
+from protloc_jax.train.spikes import Window, empty_window
 
 
 class TrainState(NamedTuple):
@@ -23,8 +24,9 @@ class TrainState(NamedTuple):
     opt_state  Adam moments and update counts
     step       int32, optimiser steps taken, the skipped ones included
     examples   uint32 [2] (high, low): images consumed over all hosts, the run's position in the data
-    bad_steps  int32, non-finite steps in a row up to now
+    bad_steps  int32, steps in a row up to now that changed nothing: not finite, or undone for their loss
     key        uint32 key data (`jax.random.key_data`), never advanced: draws are addressed by example
+    spikes     the good losses by which the next one is judged; None where no step is undone for its loss
     """
 
     params: Any
@@ -35,6 +37,7 @@ class TrainState(NamedTuple):
     examples: jax.Array
     bad_steps: jax.Array
     key: jax.Array
+    spikes: Window | None = None
 
 
 def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> TrainState:
@@ -58,7 +61,13 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
         examples=jnp.zeros((2,), jnp.uint32),
         bad_steps=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(key),
+        spikes=first_window(experiment.optim),
     )
+
+
+def first_window(optim: OptimConfig) -> Window | None:
+    """The window of losses that a run begins with, where `optim.on_spike` says that its steps can be undone."""
+    return None if optim.on_spike == "flag" else empty_window(optim.spike_window)
 
 
 def examples_seen(state: TrainState) -> int:
@@ -72,3 +81,10 @@ def add_examples(examples: jax.Array, count: int) -> jax.Array:
     low = examples[1] + jnp.uint32(count)
     high = examples[0] + (low < examples[1]).astype(jnp.uint32)
     return jnp.stack([high, low])
+
+
+def at_example(state: TrainState, number: int) -> TrainState:
+    """The state with its position moved to another example, lying as it did."""
+    examples = np.asarray([number >> 32, number & 0xFFFFFFFF], np.uint32)
+    placed = jax.make_array_from_callback(examples.shape, state.examples.sharding, lambda index: examples[index])
+    return state._replace(examples=placed)

@@ -1,8 +1,8 @@
 """One optimisation step, `(state, batch) -> (state, metrics)`: the only place where training arithmetic is composed.
 
-Order, as facebookresearch/dino: schedules, loss, check for non-finite numbers, clip per tensor, drop the frozen last
-layer's gradients, AdamW, moving average of the teacher over all parameters, centre. Training, benchmarks and replay
-call the same step.
+Order, as facebookresearch/dino: schedules, loss, check for non-finite numbers (and for a spike of the loss, where
+steps are undone for it), clip per tensor, drop the frozen last layer's gradients, AdamW, moving average of the teacher
+over all parameters, centre. Training, benchmarks and replay call the same step.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from protloc_jax.train.optimizer import (
     without_frozen_gradients,
 )
 from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.spikes import limit, with_loss
 from protloc_jax.train.state import TrainState, add_examples, init_state
 from protloc_jax.views.multicrop import make_views
 
@@ -44,8 +45,9 @@ def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules
 
     `batch` is the global batch (its size is `optim.batch`), split over all devices of `mesh` on its leading axis; the
     state lies as `state_sharding` says. `metrics` are scalars on the device: loss, grad_norm, finite (1 or 0),
-    bad_steps, every schedule, the method's own, and with tolerant data `substituted`, examples of the batch that hold a
-    substitute for a damaged record.
+    bad_steps, every schedule, the method's own; where steps are undone for their loss, `spike` (1 or 0) and
+    `spike_limit` (the largest loss that is none, infinite at first); and with tolerant data `substituted`, examples of
+    the batch that hold a substitute for a damaged record.
     Raises ValueError where batch, mesh, accumulation, views and method do not fit together.
     """
     method = make_method(experiment, channels)
@@ -142,7 +144,14 @@ def step_function(
         buffers = method.update_buffers(state.buffers, output, scalars)
         total_square = sum(s.sum() for s in jax.tree.leaves(squares))
         # A sum of squares is finite only where every gradient is (and none overflows, which is as bad).
-        good = jnp.isfinite(output.loss) & jnp.isfinite(total_square) & _all_finite(buffers)
+        finite = jnp.isfinite(output.loss) & jnp.isfinite(total_square) & _all_finite(buffers)
+        good, spikes, judged = finite, state.spikes, {}
+        if spikes is not None:
+            highest = limit(spikes, optim.spike_factor)
+            spike = finite & (output.loss > highest)
+            good = finite & ~spike
+            spikes = with_loss(spikes, output.loss, good)
+            judged = {"spike": spike.astype(jnp.int32), "spike_limit": highest}
 
         new_params, opt_state = apply_updates(
             state.params,
@@ -179,12 +188,14 @@ def step_function(
             examples=add_examples(state.examples, size),
             bad_steps=bad_steps,
             key=state.key,
+            spikes=spikes,
         )
         metrics = {
             "loss": output.loss,
             "grad_norm": jnp.sqrt(total_square),
-            "finite": good.astype(jnp.int32),
+            "finite": finite.astype(jnp.int32),
             "bad_steps": bad_steps,
+            **judged,
             **{name: jnp.asarray(value) for name, value in scalars.items()},
             **method.metrics(kept, output),
         }

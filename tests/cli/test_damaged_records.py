@@ -163,15 +163,3 @@ def test_a_table_with_left_out_rows_is_evaluated(trained: Path, damaged: Path, t
     assert list(given) == ["intensity only", "hand-made texture", "cells"]
     for table in given.values():
         assert table.obs["id"].tolist() == [f"cell{i}" for i in range(40) if i not in BAD]
-
-
-def test_a_killed_data_worker_has_an_exit_status_of_its_own(damaged: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    from protloc_jax.cli import pretrain as command
-    from protloc_jax.data.loader import WorkerDied
-
-    def dies(*_: object) -> int:
-        raise WorkerDied("a data worker process died (exit code -9)")
-
-    monkeypatch.setattr(command, "_train", dies)
-    assert pretrain(damaged, tmp_path) == 71
-    assert "protloc pretrain: a data worker process died (exit code -9)" in capsys.readouterr().err

@@ -80,37 +80,6 @@ def test_a_write_that_failed_halfway_does_not_spoil_the_next_line(tmp_path, monk
     assert [r["step"] for r in read_metrics(path)] == [1, 3]
 
 
-class Raising:
-    """A tracker whose service is down."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def write(self, step, values, kind):
-        self.calls += 1
-        raise ConnectionError("no route to host")
-
-    def flush(self):
-        raise ConnectionError("no route to host")
-
-    def close(self):
-        raise ConnectionError("no route to host")
-
-
-def test_a_raising_tracker_warns_once_and_changes_nothing(tmp_path):
-    warnings: list[str] = []
-    raising = Raising()
-    writers = make_writers(tmp_path, extra=[raising], warn=warnings.append)
-    for step in (1, 2, 3):
-        writers.write(step, {"loss": 1.0})
-    writers.flush()
-    writers.close()
-    assert raising.calls == 3
-    assert len(warnings) == 1
-    assert "Raising" in warnings[0] and "no route to host" in warnings[0]
-    assert [r["step"] for r in read_metrics(tmp_path / METRICS_FILE)] == [1, 2, 3]
-
-
 def test_only_the_first_process_writes(tmp_path):
     writers = make_writers(tmp_path / "run", process_index=1)
     writers.write(1, {"loss": 1.0})

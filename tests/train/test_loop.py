@@ -11,37 +11,18 @@ import jax
 import numpy as np
 import pytest
 import tiny_training as tiny
+from console_lines import Lines
+from saved_at_once import saved_at_once  # noqa: F401
 
 from protloc_jax.channels import parse
 from protloc_jax.telemetry.writers import read_metrics
-from protloc_jax.train.checkpoint import Checkpointer, load_weights
+from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.resume import ResumeRefused
 from protloc_jax.train.state import examples_seen
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-class Lines:
-    """A console that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-        self.steps: list[int] = []
-
-    def line(self, text):
-        self.said.append(text)
-
-    def warn(self, text):
-        self.warned.append(text)
-
-    def progress(self, step, total, text):
-        self.steps.append(step)
-
-    def close(self):
-        raise AssertionError("the console belongs to the caller")
 
 
 class Killed(Exception):
@@ -58,13 +39,6 @@ def dying(last):
         return step(state, batch)
 
     return until
-
-
-@pytest.fixture(autouse=True)
-def saved_at_once(monkeypatch):
-    """Steps of no length would overtake the writing of checkpoints, and these tests count them."""
-    save = Checkpointer.save
-    monkeypatch.setattr(Checkpointer, "save", lambda *args, **options: save(*args, **{**options, "wait": True}))
 
 
 @pytest.fixture(scope="module")
@@ -243,52 +217,6 @@ def test_a_signal_during_an_evaluation_reaches_it(tmp_path):
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl", kind="eval")] == [0, 3]
 
 
-def test_bad_steps_are_recorded_and_survived(tmp_path):
-    console = Lines()
-    ids = {"describe": lambda n: {"epoch": n // 24, "offset": n % 24, "id": f"cell{n % 24}"}}
-    outcome = tiny.train(tmp_path, step=tiny.cheap_step(frozenset({5, 6, 9})), console=console, **ids)
-    assert outcome.exit is Exit.DONE and int(outcome.state.bad_steps) == 0
-    assert sorted(p.name for p in (tmp_path / "bad_steps").iterdir()) == ["5.json", "6.json", "9.json"]
-    record = json.loads((tmp_path / "bad_steps" / "9.json").read_text())
-    assert record["first_example"] == 32 and record["in_a_row"] == 1
-    assert record["examples"][0] == {"number": 32, "epoch": 1, "offset": 8, "id": "cell8"}
-    assert [e["number"] for e in record["examples"]] == [32, 33, 34, 35]
-    assert record["replay"].endswith("--replay " + str(tmp_path / "bad_steps" / "9.json"))
-    assert (
-        len(console.warned) == 3 and "step 6 was not finite" in console.warned[1] and "(2 in a row" in console.warned[1]
-    )
-    lines = {r["step"]: r for r in read_metrics(tmp_path / "metrics.jsonl")}
-    assert lines[5]["loss"] == "NaN" and lines[5]["finite"] == 0 and lines[7]["finite"] == 1
-
-
-@pytest.mark.parametrize("log_every", [1, 4, 20])
-def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path, log_every):
-    """Found at the next look at the metrics; the parameters are those before the first bad step either way."""
-    bad = frozenset(range(6, 30))
-    outcome = tiny.train(
-        tmp_path,
-        "run.stop_after_bad=3",
-        f"run.log_every={log_every}",
-        "run.checkpoint_every=0",
-        step=tiny.cheap_step(bad),
-    )
-    assert outcome.exit is Exit.BAD_STEPS == 70
-    assert outcome.step == {1: 8, 4: 8, 20: 20}[log_every]
-    assert (tmp_path / "bad_steps" / "6.json").exists()
-    weights, meta = load_weights(tmp_path, "params")
-    assert meta["step"] == outcome.step
-    fine = tiny.train(tmp_path / "fine", "optim.steps=5", "optim.warmup_epochs=0", step=tiny.cheap_step())
-    assert tiny.bits(weights) == tiny.bits(fine.state.params)
-
-
-def test_a_run_stopped_by_bad_steps_may_be_tried_again(tmp_path):
-    bad = tiny.cheap_step(frozenset(range(6, 10)))
-    first = tiny.train(tmp_path, "run.stop_after_bad=3", step=bad)
-    assert first.exit is Exit.BAD_STEPS and first.step == 8
-    assert int(first.state.bad_steps) == 3
-    assert tiny.train(tmp_path, "run.stop_after_bad=3", step=bad).exit is Exit.DONE
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -356,7 +284,7 @@ def test_the_loop_leaves_metrics_on_the_device_between_log_steps(tmp_path, monke
 
     monkeypatch.setattr(loop.jax, "device_get", noted)
     tiny.train(tmp_path, "run.log_every=8", "run.checkpoint_every=0")
-    assert fetched == ["position", "position", 1, 7, 8, 4]
+    assert fetched == ["position", 1, 7, 8, 4]
 
 
 def test_the_verdict_is_told_in_words(tmp_path):
