@@ -22,6 +22,7 @@ from protloc_jax.data.batch import Batch
 from protloc_jax.devices import Preemption, host_to_global, make_mesh, prefetch
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
+from protloc_jax.telemetry.profiling import DIRECTORY, Profiler
 from protloc_jax.telemetry.writers import Tracker, make_writers
 from protloc_jax.train.bad_steps import BAD_STEPS, Describe
 from protloc_jax.train.checkpoint import Checkpointer, StorageFailed
@@ -141,11 +142,13 @@ def fit(
             device_kind=mesh.devices.flat[0].device_kind,
             seconds_before=seconds,
         )
+        profiler = Profiler(run.profile, out / DIRECTORY, say=console.line, warn=console.warn)
         loop = _Loop(
             experiment=experiment,
             about=about,
             schedules=schedules,
             step=take_step,
+            profiler=profiler,
             evaluate=evaluate,
             console=console,
             preemption=preemption,
@@ -167,6 +170,7 @@ def fit(
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
         finally:
+            profiler.close()
             getattr(batches, "close", lambda: None)()
             writers.close()
             if own_console is not None:
@@ -183,6 +187,7 @@ class _Loop:
         about: dict[str, Any],
         schedules: Schedules,
         step: StepFunction,
+        profiler: Profiler,
         evaluate: Evaluate | None,
         console: Console,
         preemption: Preemption,
@@ -190,7 +195,7 @@ class _Loop:
         reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
-        self.about, self.step, self.evaluate = about, step, evaluate
+        self.about, self.step, self.evaluate, self.profiler = about, step, evaluate, profiler
         self.console, self.preemption, self.checkpoints = console, preemption, checkpoints
         self.reporter, self.writers, self.clock = reporter, reporter.writers, reporter.clock
         self.total = schedules.total
@@ -263,7 +268,7 @@ class _Loop:
 
     def _step(self, batch: Batch) -> None:
         start = time.monotonic()
-        self.state, metrics = self.step(self.state, batch)
+        self.state, metrics = self.profiler.run(self.done + 1, self.step, self.state, batch)
         self.reporter.add(self.done + 1, self.position, metrics)
         self.done += 1
         self.position += self.batch_size
