@@ -58,16 +58,22 @@ def points(sweeps: Sequence[str], shapes: Sequence[Any] = ()) -> list[Point]:
     ]
 
 
-def speed(laps: Laps, batch: int, chips: int) -> dict[str, Any]:
-    """What the times of steps say, whatever was timed."""
+def speed(laps: Laps, batch: int, chips: int, *, by: Literal["median", "total"]) -> dict[str, Any]:
+    """What the times of steps say, whatever was timed.
+
+    Rates are by the median step, which a busy moment of the machine does not move, or where batches come in bursts by
+    the total time, from which no stall can hide.
+    """
+    rate = batch / laps.median if by == "median" else batch * len(laps.seconds) / sum(laps.seconds)
     return {
         "batch": batch,
         "timed_steps": len(laps.seconds),
         "short": laps.short,
         "median_seconds": laps.median,
         "p95_seconds": laps.p95,
-        "images_per_second": batch / laps.median,
-        "images_per_second_per_chip": batch / laps.median / chips,
+        "rates_by": by,
+        "images_per_second": rate,
+        "images_per_second_per_chip": rate / chips,
         "data_wait_share": laps.wait_share,
         "all_seconds": laps.seconds,
     }

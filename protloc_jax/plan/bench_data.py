@@ -27,7 +27,7 @@ def time_loader(experiment: Experiment, *, steps: int, warmup: int, seconds: flo
         channels = [loader.info.channel_set.names.index(name) for name in loader.channels.names]
         laps = time_laps(lambda: next(loader), lambda taken: taken.example, warmup=warmup, steps=steps)
     each = 1 + bool(data.weak_label) + (data.donor != "none")
-    row = speed(laps, batch, 1)
+    row = speed(laps, batch, 1, by="total")
     row["data_wait_share"] = None  # the loader is all there is
     hands = max(1, data.threads) * max(1, data.workers)
     records = row["images_per_second"] * each

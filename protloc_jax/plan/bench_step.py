@@ -27,7 +27,9 @@ from protloc_jax.train.state import init_state
 from protloc_jax.train.step import make_step, state_sharding
 
 PEAK_SOURCE = "dense bf16 peak of the chip, by its vendor's data sheet (protloc_jax.telemetry.clock.PEAK_TFLOPS)"
-FLOPS_SOURCE = "matrix products that the model needs, no recomputation (the method's own count, protloc_jax.model.flops)"
+FLOPS_SOURCE = (
+    "matrix products that the model needs, no recomputation (the method's own count, protloc_jax.model.flops)"
+)
 STEPS_PER_EPOCH = 1000  # of the schedules, which no step takes longer for
 
 
@@ -95,9 +97,11 @@ def time_step(
         source = itertools.chain([first], feed)
         laps = time_laps(lambda: next(source), work, warmup=warmup, steps=steps)
         loss = float(metrics["loss"])
-    row = speed(laps, experiment.optim.batch, mesh.size)
+    row = speed(laps, experiment.optim.batch, mesh.size, by="median" if batches is None else "total")
     peak, after = peak_flops(device.device_kind), _memory(device, "peak_bytes_in_use")
     flops = method.flops(method.views(experiment.views))
+    if batches is None:
+        row["data_wait_share"] = None  # nothing is waited for
     # An allocator's peak is that of the process: where an earlier row's was higher, this row's is not known.
     return row | {
         "gflop_per_image": flops / 1e9,
@@ -133,7 +137,7 @@ def _feed(
 
 
 def _planned(compiled: Any) -> int | None:
-    """Bytes of a device that the program holds at most, arguments and results included; None where XLA tells nothing."""
+    """Bytes of a device that the program holds, arguments and results included; None where XLA tells nothing."""
     told = compiled.memory_analysis()
     if told is None:
         return None

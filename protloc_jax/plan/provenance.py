@@ -89,7 +89,7 @@ def devices() -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Date (UTC), commit, versions, host and compiler flags; `devices` beside it needs jax."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "date": now.isoformat(timespec="seconds"),
         "commit": commit(),

@@ -31,9 +31,7 @@ def synthetic_batch(experiment: Experiment, channels: ChannelSet, images: Images
     data, method, size = experiment.data, experiment.method, experiment.optim.batch
     shape = (size, images.height, images.width, len(channels))
     classes = len(getattr(method, "classes", ()))
-    columns = 1 + max(
-        getattr(method, "place", -1), experiment.graph.place, *getattr(method, "places", ()), *([-1] * 2)
-    )
+    columns = 1 + max(getattr(method, "place", -1), experiment.graph.place, *getattr(method, "places", ()), *([-1] * 2))
 
     def make() -> Batch:
         keys = iter(jax.random.split(jax.random.key(0), 4))

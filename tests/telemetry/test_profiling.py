@@ -49,7 +49,7 @@ def test_a_run_that_begins_within_the_span_profiles_the_rest_and_one_behind_it_n
     for begun, ended, wanted in ((4, 9, ["start", "stop"]), (9, 12, []), (2, 4, ["start", "stop"])):
         profiler = Profiler("3:6", tmp_path, say=lambda text: None, warn=pytest.fail)
         for number in range(begun, ended):
-            profiler.run(number, lambda: calls.append(number))
+            profiler.run(number, calls.append, number)
         profiler.close()
         assert [c for c in calls if isinstance(c, str)] == wanted
         assert [c for c in calls if isinstance(c, int)] == list(range(begun, ended))
