@@ -24,8 +24,7 @@ modes:
 
 Steps are timed one by one after --warmup, each until the devices are done with it; a row of fewer than 50 is marked
 short. MFU is the model's matrix products, recomputation not counted, over the chip's dense bf16 peak. A point that
-memory does not hold is a row that says so. With run.compilation_cache=none or not: nothing is read from a cache, so
-that the compile time is one.
+memory does not hold is a row that says so. The step's program is never read from a cache: its compile time is one.
 
 exit status: 0 done, 2 bad input, 78 memory held no point at all
 """
@@ -155,13 +154,11 @@ def _on_devices(args: argparse.Namespace) -> tuple[Callable[..., dict[str, Any]]
 
     from protloc_jax.devices import make_mesh, start_up
     from protloc_jax.plan import provenance
-    from protloc_jax.plan.bench_step import FLOPS_SOURCE, PEAK_SOURCE, release, time_step
+    from protloc_jax.plan.bench_step import FLOPS_SOURCE, PEAK_SOURCE, time_step
 
     start_up()
-    jax.config.update("jax_enable_compilation_cache", False)
 
     def measure(experiment: Experiment, point: Point) -> dict[str, Any]:
-        release()
         mesh = make_mesh(experiment.run.mesh_data, experiment.run.mesh_fsdp)
         timing = {"mesh": mesh, "steps": args.steps, "warmup": args.warmup}
         if args.mode == "end-to-end":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from jax.sharding import Mesh
 
 from protloc_jax.channels import ChannelSet
@@ -66,6 +67,7 @@ def time_step(
     Raises OutOfMemory where the compiled program would need more memory than a device has; ValueError where batch,
     devices and method do not fit together.
     """
+    gc.collect()  # what the row before held is in the way
     experiment = prepared(experiment, channels)
     check_divides(experiment.optim.batch, mesh, experiment.optim.accumulation)
     method = make_method(experiment, channels)
@@ -79,9 +81,10 @@ def time_step(
             lambda: init_state(experiment, channels, jax.random.key(experiment.run.seed)), out_shardings=held
         )
         first = next(feed)
-        began = time.perf_counter()
-        compiled = step.lower(jax.eval_shape(start_state), first).compile()
-        compile_seconds = time.perf_counter() - began
+        with _uncached():
+            began = time.perf_counter()
+            compiled = step.lower(jax.eval_shape(start_state), first).compile()
+            compile_seconds = time.perf_counter() - began
         planned = _planned(compiled)
         limit = _memory(device, "bytes_limit")
         if planned and limit and planned > limit:
@@ -115,12 +118,6 @@ def time_step(
     }
 
 
-def release() -> None:
-    """Give back what the last row held, before the next one allocates."""
-    jax.clear_caches()
-    gc.collect()
-
-
 def _feed(
     experiment: Experiment,
     channels: ChannelSet,
@@ -134,6 +131,19 @@ def _feed(
     loader = batches()
     stack.callback(getattr(loader, "close", lambda: None))
     return prefetch(iter(loader), lambda batch: host_to_global(batch, mesh))
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """Compiling inside is compiling, whatever programs are kept on disk."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # jax looks at the setting once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()
 
 
 def _planned(compiled: Any) -> int | None:
