@@ -64,20 +64,6 @@ def test_without_a_peer_there_is_no_ratio():
     assert alone["speed_over"] == {} and alone["fastest_peer"] is alone["speed_over_eager"] is None
 
 
-@pytest.mark.torch
-def test_the_peers_written_out_attention_is_its_fused_one():
-    torch = pytest.importorskip("torch", reason="the peer is PyTorch")
-    sys.path.append(str(ROOT / "benchmarks" / "peers"))
-    from torch_dino import Block, Sizes
-
-    torch.manual_seed(0)
-    sizes = Sizes(dim=12, heads=3, mlp=16)
-    fused, plain = Block(sizes), Block(sizes, fused=False)
-    plain.load_state_dict(fused.state_dict())
-    x = torch.randn(2, 7, 12)
-    torch.testing.assert_close(plain(x), fused(x), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.slow  # two compilations and torch: a minute
 def test_small_form(tmp_path):
     pytest.importorskip("torch", reason="the peer is PyTorch")
