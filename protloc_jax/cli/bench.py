@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ Steps are timed one by one after --warmup, each until the devices are done with 
 short. MFU is the model's matrix products, recomputation not counted, over the chip's dense bf16 peak. A point that
 memory does not hold is a row that says so. The step's program is never read from a cache: its compile time is one.
 
-exit status: 0 done, 2 bad input, 78 memory held no point at all
+exit status: 0 done, 2 bad input, 78 memory held no point at all (with several processes: not one of them)
 """
 
 
@@ -105,14 +106,20 @@ def run(args: argparse.Namespace) -> int:
     say = print if first else lambda text: None
     if args.steps < ENOUGH:
         say(f"fewer than {ENOUGH} timed steps: a try, no measurement")
-    result = bench.run(
-        wanted,
-        lambda point: measure(experiments[point.name], point),
-        about=about,
-        out=args.out if first else None,
-        say=say,
-        alone=alone,
-    )
+    try:
+        result = bench.run(
+            wanted,
+            lambda point: measure(experiments[point.name], point),
+            about=about,
+            out=args.out if first else None,
+            say=say,
+            alone=alone,
+        )
+    except Exception as error:
+        if not (reason := bench.out_of_memory(error)):
+            raise
+        print(f"protloc bench: out of memory ({reason})", file=sys.stderr)
+        return int(Exit.DEVICE_MEMORY)
     if args.out is not None:
         say(f"written to {args.out}")
     return int(Exit.DEVICE_MEMORY if all("out_of_memory" in row for row in result["rows"]) else Exit.DONE)
