@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS = never
 
-.PHONY: demo test test-slow check lint types format parity lock bench smoke clean
+.PHONY: demo test test-slow check lint types format parity lock bench table smoke clean
 
 demo: $(VENV)/.installed  ## simulated cells -> pretrain -> evaluate -> report (about 5 minutes on 2 cores)
 	$(BIN)/protloc demo --out runs/demo
@@ -56,6 +56,9 @@ smoke: $(VENV)/.installed  ## a pretraining run of seconds
 
 bench: $(VENV)/.installed  ## the benchmarks; run on a quiet machine
 	$(BIN)/python -m benchmarks
+
+table: $(VENV)/.installed  ## the README's table of speed and its picture, from benchmarks/results
+	$(BIN)/python -m benchmarks.table --write README.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,7 +1,10 @@
 """The DINO training step on an accelerator, ours beside a PyTorch peer that does the same work on the same card.
 
-    python benchmarks/gpu.py --out DIR/gpu.json --budget 480 [--commit HASH] [--rows TEXT ...] [--list] [--small]
-    python benchmarks/gpu.py --join A.json B.json --out ALL.json
+    python -m benchmarks.gpu [--budget 480] [--out FILE.json] [--commit HASH] [--rows TEXT ...] [--list] [--small]
+    python -m benchmarks.gpu --join A.json B.json --out ALL.json
+
+Needs jax with its accelerator's plugin, flax, optax and orbax, and torch for the peer where it is installed; takes at
+most the budget's eight minutes. `--small` tries the first rows out with a tiny model on any machine, also on a CPU.
 
 Finished float32 crops (2 x 224 + 8 x 96, 4 channels) lie on the device, 65,536 prototypes, and a step is forward, loss,
 backward, per-tensor clipping, AdamW, the teacher's moving average and the centre. Rows "views included" start from
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import platform
@@ -35,42 +39,47 @@ if __name__ == "__main__":
 
 from gpu_row import Row, Shapes, experiment, shapes
 
+from protloc_jax.plan.provenance import ACCELERATOR, PACKAGES, commit, graphics_card, host
+from protloc_jax.plan.provenance import versions as installed
+
 # Dense rates (without sparsity) in TFLOP/s: NVIDIA H100 Tensor Core GPU data sheet and H200 data sheet, SXM parts.
 SXM = {"bfloat16": 989.4, "float32": 494.7}
 PEAKS = {"NVIDIA H100 80GB HBM3": SXM, "NVIDIA H200": SXM}
 PEAK_SOURCE = "NVIDIA H100/H200 SXM data sheets, dense: bf16 989.4, TF32 494.7 TFLOP/s"
 
-# In order of importance: what the budget does not reach is at the end.
+# In order of importance: what the budget does not reach is at the end. With crops ready ours do the work of torch's.
 ROWS = (
-    Row("ours", "S", 128),
+    Row("ours", "S", 128, attention="cudnn"),
     Row("torch", "S", 128, compiled="blocks"),
-    Row("torch", "S", 128),
-    Row("ours", "B", 64),
+    Row("ours", "S", 128, attention="cudnn", views="auto"),
+    Row("ours", "B", 64, attention="cudnn"),
     Row("torch", "B", 64, compiled="blocks"),
-    Row("torch", "B", 64),
-    Row("ours", "S", 128, trial="cudnn attention"),
+    Row("ours", "B", 64, attention="cudnn", views="auto"),
     Row("ours", "S", 128, views="auto"),
-    Row("ours", "S", 128, scan=False),
-    Row("ours", "S", 128, remat="selective"),
+    Row("ours", "B", 64, views="auto"),
+    Row("torch", "S", 128),
+    Row("torch", "B", 64),
+    Row("ours", "S", 128),
+    Row("ours", "B", 64),
+    Row("ours", "S", 128, attention="cudnn", remat="selective"),
     Row("torch", "S", 128, remat="block"),
+    Row("ours", "S", 128, attention="cudnn", scan=False),
     Row("ours", "S", 128, dtype="float32"),
     Row("torch", "S", 128, dtype="float32"),
     Row("torch", "S", 128, compiled="whole"),
-    Row("ours", "S", 128, trial="plain bias"),
-    Row("ours", "S", 64),
-    Row("torch", "S", 64),
+    Row("ours", "S", 64, attention="cudnn"),
     Row("torch", "S", 64, compiled="blocks"),
-    Row("ours", "B", 64, remat="selective"),
+    Row("torch", "S", 64),
+    Row("ours", "B", 64, attention="cudnn", remat="selective"),
     Row("torch", "B", 64, remat="block"),
-    Row("ours", "B", 64, trial="cudnn attention"),
-    Row("ours", "S", 128, views="matrix"),
-    Row("ours", "B", 64, scan=False),
-    Row("ours", "S", 128, remat="block"),
+    Row("ours", "S", 128, attention="cudnn", views="matrix"),
+    Row("ours", "S", 128, attention="cudnn", remat="block"),
     Row("torch", "S", 128, remat="block", compiled="blocks"),
     Row("torch", "S", 128, dtype="float32", compiled="blocks"),
     Row("torch", "B", 64, compiled="whole"),
 )
-SMALL_BATCH = 8
+RESULTS = Path(__file__).parent / "results"
+SMALL_BATCH, SMALL_ROWS = 8, 4
 LEAST_SECONDS = 20  # with less of the budget left, no row is started
 
 
@@ -151,7 +160,7 @@ def add_ratios(rows: list[dict[str, Any]]) -> None:
     """Give every row of ours its speed over the peers of its size, batch and precision, and over the fastest."""
     done = [r for r in rows if "images_per_second" in r]
     for mine in done:
-        if mine["side"] != "ours":
+        if mine["side"] != "ours" or mine["views"]:  # the peers get finished crops
             continue
         same = [r for r in done if r["side"] == "torch" and all(r[k] == mine[k] for k in ("size", "batch", "dtype"))]
         ratios = {r["row"]: mine["images_per_second"] / r["images_per_second"] for r in same}
@@ -191,34 +200,12 @@ def table(result: dict[str, Any]) -> str:
 
 def machine() -> dict[str, Any]:
     """The card and its driver, as nvidia-smi tells, and the host."""
-    query = [
-        "nvidia-smi",
-        "--query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm",
-        "--format=csv,noheader",
-    ]
-    try:
-        card = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        card = "no NVIDIA card"
-    return {"gpu": card, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    return {"gpu": graphics_card() or "no NVIDIA card", **host(), "python": platform.python_version()}
 
 
 def versions() -> dict[str, str]:
     """Versions of what is compared, as far as installed."""
-    from importlib import metadata
-
-    names = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt", "flax", "torch", "triton", "nvidia-cudnn-cu13")
-    found = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in names}
-    return dict(sorted(found.items()))
-
-
-def commit() -> str:
-    """The commit of this checkout, where git tells it."""
-    try:
-        told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    except OSError:
-        return ""
-    return told.stdout.strip()
+    return installed((*PACKAGES, *ACCELERATOR, "jax-cuda12-pjrt", "jax-cuda13-pjrt", "torch", "triton"))
 
 
 def write(result: dict[str, Any], out: Path) -> None:
@@ -248,6 +235,7 @@ def run(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     end = time.monotonic() + args.budget
     result: dict[str, Any] = {
         "what": "DINO training step, finished crops on the device unless views are included",
+        "date": time.strftime("%Y-%m-%d"),
         "commit": args.commit or commit(),
         "small": args.small,
         "machines": [machine()],
@@ -257,6 +245,13 @@ def run(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
         "left_out": [row.name for row in rows],
     }
+    if importlib.util.find_spec("torch") is None:
+        rows = [row for row in rows if row.side != "torch"]
+        result["note"] = "torch is not installed here: its rows are left out"
+        print(result["note"], flush=True)
+    if not rows:
+        write(result, args.out)
+        return result
     logs = Path(tempfile.mkdtemp(prefix="gpu-rows-"))  # the end of a failed row's is in the result
     waiting = Process(rows[0], small=args.small, log=logs / "0.log")
     for number, row in enumerate(rows):
@@ -294,9 +289,9 @@ def chosen(texts: list[str], skip: list[int]) -> list[Row]:
 def main() -> None:
     """Run the rows, or join files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file to write; a .md goes beside it")
+    parser.add_argument("--out", type=Path, help="JSON file to write (default: results/DATE-gpu.json); a .md beside it")
     parser.add_argument("--budget", type=float, default=480, help="seconds for all rows")
-    parser.add_argument("--limit", type=float, default=150, help="seconds for one row")
+    parser.add_argument("--limit", type=float, default=120, help="seconds for one row")
     parser.add_argument("--commit", default="", help="commit to name where git is missing")
     parser.add_argument("--rows", nargs="+", default=[], help="names of rows, or parts of names")
     parser.add_argument("--skip", nargs="+", type=int, default=[], help="numbers of rows to leave (see --list)")
@@ -304,12 +299,18 @@ def main() -> None:
     parser.add_argument("--join", nargs="+", type=Path, default=[], help="results to put together")
     parser.add_argument("--small", action="store_true", help="a tiny model, to try the program out")
     args = parser.parse_args()
+    if args.out is None:
+        folder = Path(tempfile.mkdtemp(prefix="gpu-")) if args.small else RESULTS
+        args.out = folder / f"{time.strftime('%Y-%m-%d')}-gpu.json"
     rows = chosen(args.rows, args.skip)
     if args.list:
         print("\n".join(f"{ROWS.index(r):2} {r.name}" for r in rows))
         return
     if args.small:
-        rows = [dataclasses.replace(r, batch=SMALL_BATCH) for r in rows]
+        # Without a card there is no cuDNN to try.
+        attention = {} if graphics_card() else {"attention": "xla"}
+        rows = [dataclasses.replace(r, batch=SMALL_BATCH, **(attention if r.side == "ours" else {})) for r in rows]
+        rows = list(dict.fromkeys(rows))[: None if args.rows else SMALL_ROWS]
     if args.join:
         result = join(args.join)
         write(result, args.out)
@@ -318,6 +319,7 @@ def main() -> None:
     else:
         result = run(rows, args)
     print(table(result))
+    print(f"written to {args.out}")
 
 
 if __name__ == "__main__":

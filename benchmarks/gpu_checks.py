@@ -31,8 +31,10 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parent))
 
-from gpu import commit, machine, versions
+from gpu import machine, versions
 from gpu_row import CHANNELS, Row, Shapes, crops, experiment, shapes
+
+from protloc_jax.plan.provenance import commit
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 TRAINING = 4  # steps an epoch, so that the learning rate has left 0 within the few steps taken
@@ -101,7 +103,7 @@ def trained(row: Row, sizes: Shapes, steps: int, where: Any = None) -> tuple[Any
         image = np.random.default_rng(0).integers(0, 256, (row.batch, sizes.source, sizes.source, 4), dtype=np.uint8)
     else:
         method = METHODS["dino"](config, channels)
-        step = jax.jit(step_function(config, method, schedules, lambda image, *_: image), donate_argnums=0)
+        step = jax.jit(step_function(config, method, schedules, lambda batch, *_: batch.image), donate_argnums=0)
         image = Views(*crops(row, sizes))
     with jax.default_device(jax.devices("cpu")[0]):  # the same first state for every device
         first = jax.device_get(jax.jit(lambda: init_state(config, channels, jax.random.key(0)))())

@@ -22,7 +22,7 @@ CHANNELS = "microtubules,protein,nucleus,er"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measured program. `scan`, `views` and `trial` are ours; `compiled` is PyTorch's."""
+    """One measured program. `scan`, `views` and `attention` are ours; `compiled` is PyTorch's."""
 
     side: Literal["ours", "torch"]
     size: Literal["S", "B"]
@@ -31,7 +31,7 @@ class Row:
     remat: Literal["none", "block", "selective"] = "none"  # torch: "block" is checkpointing
     scan: bool = True
     views: Literal["", "auto", "matrix"] = ""  # from uint8 images, rows of crops interpolated so
-    trial: Literal["", "cudnn attention", "plain bias"] = ""  # what the package does not do (yet)
+    attention: Literal["xla", "cudnn"] = "xla"
     compiled: Literal["", "whole", "blocks"] = ""
 
     @property
@@ -45,9 +45,9 @@ class Row:
         ]
         if self.side == "ours":
             parts.append("scan" if self.scan else "unrolled")
+            parts.append(f"{self.attention} attention")
             parts += [f"remat {self.remat}"] if self.remat != "none" else []
-            parts += [f"views included ({self.views})"] if self.views else []
-            parts += [f"trial: {self.trial}"] if self.trial else []
+            parts += [f"views included ({self.views})"] if self.views else ["crops ready"]
         else:
             parts.append({"": "eager", "whole": "compile", "blocks": "compile by block"}[self.compiled])
             parts += ["checkpointing"] if self.remat != "none" else []
@@ -93,6 +93,7 @@ def experiment(row: Row, sizes: Shapes) -> Any:
             channels=4,
             image_size=sizes.global_size,
             dtype=row.dtype,
+            attention=row.attention,
             scan=row.scan,
             remat=row.remat,
         ),
@@ -133,8 +134,6 @@ def ours(row: Row, sizes: Shapes) -> Program:
     from protloc_jax.views.multicrop import Views
 
     config, channels = experiment(row, sizes), parse(CHANNELS)
-    if row.trial:
-        try_out(row.trial)
     schedules = Schedules(config, 1000)
     image: Any
     if row.views:
@@ -143,7 +142,7 @@ def ours(row: Row, sizes: Shapes) -> Program:
     else:
         # The very step of training, on crops that are there already.
         method = METHODS["dino"](config, channels)
-        step = jax.jit(step_function(config, method, schedules, lambda image, *_: image), donate_argnums=0)
+        step = jax.jit(step_function(config, method, schedules, lambda batch, *_: batch.image), donate_argnums=0)
         image = Views(*crops(row, sizes))
     batch = jax.device_put(Batch(image, np.zeros((row.batch, 2), np.int32)))
     state = jax.block_until_ready(jax.jit(lambda: init_state(config, channels, jax.random.key(0)))())
@@ -165,34 +164,6 @@ def ours(row: Row, sizes: Shapes) -> Program:
         return {"peak_gb": None if peak is None else peak / 1e9}
 
     return Program(turn, lambda loss: float(jax.block_until_ready(loss)), facts, memory)
-
-
-def try_out(trial: str) -> None:
-    """Put a variant in the place of what the package does, in this process only."""
-    import jax
-    import jax.numpy as jnp
-
-    from protloc_jax.model import block, layers
-
-    class FusedAttention(block.Attention):
-        """The same attention through cuDNN's fused kernel (half precision only)."""
-
-        def __call__(self, x: jax.Array) -> jax.Array:
-            tokens, dim = x.shape[-2:]
-            fused = self.qkv(x).reshape(-1, tokens, 3, self.heads, dim // self.heads)
-            query, key, value = jnp.moveaxis(fused, 2, 0)
-            kind = "cudnn" if jax.default_backend() == "gpu" else "xla"
-            mixed = jax.nn.dot_product_attention(query, key, value, implementation=kind)
-            return self.proj(mixed.reshape(x.shape))
-
-    def plain_linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-        """The bias as a sum and not as a product with a column of ones."""
-        return x @ kernel if bias is None else x @ kernel + bias
-
-    if trial == "cudnn attention":
-        block.Attention = FusedAttention
-    else:
-        layers.linear = plain_linear
 
 
 def peer(row: Row, sizes: Shapes) -> Program:
@@ -241,6 +212,21 @@ def peer(row: Row, sizes: Shapes) -> Program:
 
     kind = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return Program(turn, float, {"device": kind, "matmul_precision": "torch 'high' (float32 products: TF32)"}, memory)
+
+
+def refuse_without_accelerator(side: str) -> None:
+    """End a row that would take hours on the CPU."""
+    if side == "ours":
+        import jax
+
+        found = jax.default_backend() != "cpu"
+    else:
+        import torch
+
+        found = torch.cuda.is_available()
+    if not found:
+        library = "jax" if side == "ours" else "torch"
+        sys.exit(f"{library} finds no accelerator here; --small tries the program out on a CPU")
 
 
 def measure(program: Program, *, windows: int, window: int, singles: int, seconds: float) -> dict[str, Any]:
@@ -300,6 +286,8 @@ def main() -> None:
     sys.stdin.readline()
     start = time.perf_counter()
     sizes = shapes(row, small=small)
+    if not small:
+        refuse_without_accelerator(row.side)
     program = ours(row, sizes) if row.side == "ours" else peer(row, sizes)
     plan = {"windows": 3, "window": 2, "singles": 3} if small else {"windows": 5, "window": 10, "singles": 40}
     result = measure(program, seconds=10.0, **plan)

@@ -1,11 +1,14 @@
-"""The DINO training step beside a plain PyTorch one doing the same work: images/s and peak memory.
+"""The DINO training step and the embedding of images beside plain PyTorch doing the same work, on the CPU.
 
-    python benchmarks/train_step.py --out benchmarks/results/train_step.json [--rounds 9] [--rows "jax scan+remat" ...]
+    python -m benchmarks.train_step --out FILE.json [--rounds 9] [--rows TEXT ...] [--list] [--small]
 
-ViT-S/16, 4 channels, 2 x 224 + 8 x 96 crops, 65,536 prototypes, batch 4, float32: both get finished float32 crops and
-do forward, loss, backward, per-tensor clipping, AdamW, the teacher's moving average and the centre. The row "views
-included" starts from uint8 images instead. Every row is a process of its own that stays in memory; they take turns, one
-step each, so that a change in the machine's load hits all. A ratio is the median over rounds of ratios within a round.
+ViT-S/16, 4 channels, 2 x 224 + 8 x 96 crops, 65,536 prototypes, batch 4, in float32 and in bfloat16: both get finished
+float32 crops and do forward, loss, backward, per-tensor clipping, AdamW, the teacher's moving average and the centre.
+A row "views included" starts from uint8 images instead. Rows "forward" embed 32 images in float32.
+
+Rows of one work and precision form a group. Each row is a process of its own that stays in memory; those of a group
+take turns, one step each, in an order that moves on by one a round, so that a change in the machine's load hits all. A
+ratio is the median over rounds of the ratios within a round. Groups run one after the other.
 
 Peak memory is the process's largest resident set: over its whole life, compiling and imports included, and over the
 timed steps alone (the kernel's mark is reset after the warm-up). On a quiet machine only; needs torch.
@@ -17,164 +20,59 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-JAX_ROWS: dict[str, dict[str, Any]] = {
-    "jax scan+remat": {"scan": True, "remat": "block"},
-    "jax scan+selective remat": {"scan": True, "remat": "selective"},
-    "jax scan": {"scan": True, "remat": "none"},
-    "jax plain": {"scan": False, "remat": "none"},
-    "jax scan+remat, views included": {"scan": True, "remat": "block"},
-    "jax scan+remat, bf16": {"scan": True, "remat": "block", "dtype": "bfloat16"},
-}
-TORCH_ROWS = ("torch eager", "torch compile", "torch eager + checkpointing", "torch eager, bf16")
-DEFAULT_ROWS = (*list(JAX_ROWS)[:4], *TORCH_ROWS[:3])
-REFERENCE = "torch eager"
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parent))
 
+from train_step_row import SMALL, Row, Work
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one step does; `small` is for trying the program out."""
+from protloc_jax.plan.provenance import provenance, versions
 
-    batch: int = 4
-    channels: int = 4
-    global_size: int = 224
-    local_size: int = 96
-    n_local: int = 8
-    patch: int = 16
-    dim: int = 384
-    depth: int = 12
-    heads: int = 6
-    out_dim: int = 65536
-    hidden: int = 2048
-
-
-SMALL = Work(global_size=64, local_size=32, n_local=2, dim=64, depth=2, heads=2, out_dim=512, hidden=128)
-
-
-def jax_worker(row: str, work: Work) -> Callable[[], float]:
-    """A function that takes one step of ours and returns its loss."""
-    from protloc_jax.xla_flags import append_cpu_flags
-
-    append_cpu_flags()
-    import jax
-    import numpy as np
-
-    from protloc_jax.channels import parse
-    from protloc_jax.data.batch import Batch
-    from protloc_jax.model.config import VitConfig
-    from protloc_jax.train.experiment import DinoConfig, Experiment, OptimConfig
-    from protloc_jax.train.methods import METHODS
-    from protloc_jax.train.schedules import Schedules
-    from protloc_jax.train.state import init_state
-    from protloc_jax.train.step import make_step, step_function
-    from protloc_jax.views.config import ViewsConfig
-    from protloc_jax.views.multicrop import Views
-
-    channels = parse("microtubules,protein,nucleus,er")
-    size = {"dim": work.dim, "depth": work.depth, "heads": work.heads}
-    experiment = Experiment(
-        views=ViewsConfig(global_size=work.global_size, local_size=work.local_size, n_local=work.n_local),
-        model=VitConfig(
-            size="custom", patch=work.patch, channels=4, image_size=work.global_size, **size, **JAX_ROWS[row]
-        ),
-        method=DinoConfig(out_dim=work.out_dim, hidden=work.hidden),
-        optim=OptimConfig(batch=work.batch, freeze_last_layer_epochs=0),
-    )
-    schedules = Schedules(experiment, 1000)
-    rng = np.random.default_rng(0)
-    image: Any
-    if "views" in row:
-        step = make_step(experiment, channels, schedules)
-        image = rng.integers(0, 256, (work.batch, 512, 512, work.channels), dtype=np.uint8)
-    else:
-        method = METHODS["dino"](experiment, channels)
-        # The very step of training, on crops that are there already.
-        step = jax.jit(step_function(experiment, method, schedules, lambda image, *_: image), donate_argnums=0)
-        image = Views(*(np.moveaxis(c, 2, -1).copy() for c in crops(work)))
-    batch = jax.device_put(Batch(image, np.zeros((work.batch, 2), np.int32)))
-    state = jax.jit(lambda: init_state(experiment, channels, jax.random.key(0)))()
-
-    def turn() -> float:
-        nonlocal state
-        state, metrics = step(state, batch)
-        return float(metrics["loss"])
-
-    return turn
-
-
-def torch_worker(row: str, work: Work) -> Callable[[], float]:
-    """A function that takes one step of the peer and returns its loss."""
-    import torch
-    from peers.torch_dino import Sizes, Training
-
-    torch.manual_seed(0)
-    sizes = Sizes(
-        channels=work.channels,
-        image_size=work.global_size,
-        patch=work.patch,
-        dim=work.dim,
-        depth=work.depth,
-        heads=work.heads,
-        mlp=4 * work.dim,
-        out_dim=work.out_dim,
-        hidden=work.hidden,
-    )
-    training = Training(sizes, recompute="checkpointing" in row)
-    if "compile" in row:
-        training.compile()
-    views = [torch.tensor(c) for c in crops(work)]
-    scalars = {"lr": 1e-6, "weight_decay": 0.04, "momentum": 0.996, "student_temp": 0.1, "teacher_temp": 0.04}
-
-    def turn() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in row):
-            return float(training.step(views, freeze_last_layer=False, **scalars))
-
-    return turn
-
-
-def crops(work: Work) -> list[Any]:
-    """Float32 crops [B, V, C, S, S], global first; the same numbers for everybody."""
-    import numpy as np
-
-    rng = np.random.default_rng(1)
-    counts = ((2, work.global_size), (work.n_local, work.local_size))
-    return [rng.standard_normal((work.batch, n, work.channels, s, s)).astype(np.float32) for n, s in counts]
-
-
-def serve(row: str, work: Work) -> None:
-    """Worker process: answer every line on standard input with one step's seconds, loss and memory, as JSON."""
-    turn = (jax_worker if row in JAX_ROWS else torch_worker)(row, work)
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        start, used = time.perf_counter(), time.process_time()
-        loss = turn() if line.strip() == "step" else 0.0
-        seconds, processor = time.perf_counter() - start, time.process_time() - used
-        answer = {"seconds": seconds, "processor_seconds": processor, "loss": loss, "peak_gb": peak_memory()}
-        if line.strip() == "reset":
-            Path("/proc/self/clear_refs").write_text("5")
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def peak_memory() -> float:
-    """The largest resident set since the process started or the mark was reset, in GB."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+TORCH = (
+    Row("torch"),
+    Row("torch", compiled=True),
+    Row("torch", recompute=True),
+    Row("torch", fused=False),
+)
+HALF = "bfloat16"
+# The default rows, then those to be asked for by name.
+ROWS = (
+    Row("ours", remat="block"),
+    Row("ours", remat="selective"),
+    *TORCH,
+    Row("ours", dtype=HALF, remat="block"),
+    Row("ours", dtype=HALF),
+    *(dataclasses.replace(row, dtype=HALF) for row in TORCH),
+    Row("ours", "forward"),
+    Row("torch", "forward"),
+    Row("torch", "forward", compiled=True),
+    Row("torch", "forward", fused=False),
+)
+MORE = (
+    Row("ours"),
+    Row("ours", scan=False),
+    Row("ours", remat="block", views=True),
+    Row("ours", "forward", scan=False),
+    Row("ours", "forward", HALF),
+    Row("torch", "forward", HALF),
+)
+FORWARD_BATCH = 32
 
 
 class Worker:
     """One row's process."""
 
-    def __init__(self, row: str, small: bool, batch: int) -> None:
-        command = [sys.executable, __file__, "--worker", row, "--batch", str(batch), *(["--small"] if small else [])]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, row: Row, work: Work) -> None:
+        script = Path(__file__).with_name("train_step_row.py")
+        described = (json.dumps(dataclasses.asdict(x)) for x in (row, work))
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), *described], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, command: str) -> dict[str, float]:
         """Send a command and wait for the answer."""
@@ -188,98 +86,130 @@ class Worker:
             raise RuntimeError(f"worker ended with status {self.process.wait()}")
         return json.loads(answer)
 
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def turns_of(rows: list[Row], work: Work, *, rounds: int, warmup: int) -> dict[Row, dict[str, Any]]:
+    """What the rows of one group answered: their first turn, their peak before timing, and their timed turns."""
+    workers: dict[Row, Worker] = {}
+    found: dict[Row, dict[str, Any]] = {}
+    try:
+        for row in rows:
+            workers[row] = Worker(row, work)
+            first = workers[row].ask("step")
+            for _ in range(warmup - 1):
+                workers[row].ask("step")
+            found[row] = {"first": first, "life_peak": workers[row].ask("reset")["peak_gb"], "turns": []}
+            print(f"{row.name}: first step {first['seconds']:.1f} s, loss {first['loss']:.3f}", file=sys.stderr)
+        for number in range(rounds):
+            for row in round_of(rows, number):
+                found[row]["turns"].append(workers[row].ask("step"))
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return found
+
+
+def round_of(rows: list[Row], number: int) -> list[Row]:
+    """The order of a round: every row once, each round beginning one row later."""
+    shift = number % len(rows)
+    return rows[shift:] + rows[:shift]
+
+
+def summary(group: dict[Row, dict[str, Any]], work: Work) -> list[dict[str, Any]]:
+    """The rows of a group with their ratios: over every peer, over eager PyTorch, and over the fastest peer."""
+    seconds = {row: [turn["seconds"] for turn in told["turns"]] for row, told in group.items()}
+    peers = [row for row in group if row.side == "torch"]
+    fastest = min(peers, key=lambda row: statistics.median(seconds[row]), default=None)
+    eager = next((row for row in peers if row.fused and not (row.compiled or row.recompute)), None)
+    rows = []
+    for row, told in group.items():
+        ratios = {
+            peer.name: statistics.median(a / b for a, b in zip(seconds[peer], seconds[row], strict=True))
+            for peer in peers
+        }
+        median = statistics.median(seconds[row])
+        rows.append(
+            {
+                "row": row.name,
+                **dataclasses.asdict(row),
+                "batch": work.batch,
+                "seconds": median,
+                "seconds_min": min(seconds[row]),
+                "images_per_second": work.batch / median,
+                "processor_seconds": statistics.median(turn["processor_seconds"] for turn in told["turns"]),
+                "peak_gb_of_steps": max(turn["peak_gb"] for turn in told["turns"]),
+                "peak_gb_of_process": max(told["life_peak"], *(turn["peak_gb"] for turn in told["turns"])),
+                "first_step_seconds": told["first"]["seconds"],
+                "first_loss": told["first"]["loss"],
+                "speed_over": ratios,
+                "speed_over_eager": ratios[eager.name] if eager else None,
+                "fastest_peer": fastest.name if fastest else None,
+                "speed_over_fastest_peer": ratios[fastest.name] if fastest else None,
+                "all_seconds": seconds[row],
+            }
+        )
+    return rows
+
+
+def chosen(texts: list[str]) -> list[Row]:
+    """The default rows, or those whose name is one of the texts or, for a text that is no name, holds it."""
+    if not texts:
+        return list(ROWS)
+    names = {row.name for row in (*ROWS, *MORE)}
+    return [row for row in (*ROWS, *MORE) if any(t == row.name or (t not in names and t in row.name) for t in texts)]
+
 
 def main() -> None:
-    """Run the rows in turn, print the table, write the JSON."""
+    """Run the groups one after the other, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps a row")
     parser.add_argument("--warmup", type=int, default=2, help="untimed steps a row, the compiling one included")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rows", nargs="+", default=list(DEFAULT_ROWS), choices=[*JAX_ROWS, *TORCH_ROWS])
+    parser.add_argument("--rows", nargs="+", default=[], help="names of rows, or parts of names")
+    parser.add_argument("--list", action="store_true", help="name all rows")
     parser.add_argument("--small", action="store_true", help="a tiny model, to try the program out")
-    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(row.name for row in (*ROWS, *MORE)))
+        return
+    rows = chosen(args.rows)
+    if not rows or args.rounds < 1 or args.warmup < 1:
+        parser.error(f"no row holds {args.rows}" if not rows else "--rounds and --warmup: at least 1")
     work = dataclasses.replace(SMALL if args.small else Work(), batch=args.batch)
-    if args.worker:
-        return serve(args.worker, work)
-
-    workers: dict[str, Worker] = {}
-    first: dict[str, dict[str, float]] = {}
-    life_peak: dict[str, float] = {}
-    for row in args.rows:
-        workers[row] = Worker(row, args.small, args.batch)
-        first[row] = workers[row].ask("step")
-        for _ in range(args.warmup - 1):
-            workers[row].ask("step")
-        life_peak[row] = workers[row].ask("reset")["peak_gb"]
-        print(f"{row}: first step {first[row]['seconds']:.1f} s, loss {first[row]['loss']:.3f}", file=sys.stderr)
-    turns: dict[str, list[dict[str, float]]] = {row: [] for row in args.rows}
-    for number in range(args.rounds):
-        shift = number % len(args.rows)
-        for row in args.rows[shift:] + args.rows[:shift]:
-            turns[row].append(workers[row].ask("step"))
-    for worker in workers.values():
-        worker.process.kill()
-
-    rows = []
-    for row in args.rows:
-        seconds = [t["seconds"] for t in turns[row]]
-        entry: dict[str, Any] = {
-            "row": row,
-            "seconds": statistics.median(seconds),
-            "seconds_min": min(seconds),
-            "images_per_second": args.batch / statistics.median(seconds),
-            "processor_seconds": statistics.median(t["processor_seconds"] for t in turns[row]),
-            "peak_gb_of_steps": max(t["peak_gb"] for t in turns[row]),
-            "peak_gb_of_process": max(life_peak[row], *(t["peak_gb"] for t in turns[row])),
-            "first_step_seconds": first[row]["seconds"],
-            "first_loss": first[row]["loss"],
-            "all_seconds": seconds,
-        }
-        for against in TORCH_ROWS:
-            if against in turns:
-                pairs = zip(turns[against], turns[row], strict=True)
-                entry[f"speed over {against}"] = statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)
-        rows.append(entry)
-        ratio = entry.get(f"speed over {REFERENCE}")
-        print(
-            f"{row:32} {entry['images_per_second']:6.2f} images/s  {entry['seconds']:6.2f} s (min {min(seconds):.2f})"
-            f"  {f'{ratio:.2f} x {REFERENCE}' if ratio else '':20}"
-            f"  peak {entry['peak_gb_of_steps']:.2f} GB (process {entry['peak_gb_of_process']:.2f})"
-        )
-    if args.out:
-        result = {
-            "what": "DINO training step, float32 unless named, finished crops unless named",
-            "work": dataclasses.asdict(work),
-            "rounds": args.rounds,
-            "machine": {
-                "cores": len(os.sched_getaffinity(0)),
-                "processor": processor_name(),
-                "load_average_at_end": os.getloadavg()[0],
-            },
-            "versions": versions(),
-            "rows": rows,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def processor_name() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what is compared."""
-    from importlib import metadata
-
-    found = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "torch")}
-    return found | {"python": platform.python_version()}
+    result: dict[str, Any] = {
+        "what": "DINO training step on finished crops unless named, and the forward pass that embeds images",
+        "small": args.small,
+        **provenance(),
+        "work": dataclasses.asdict(work),
+        "rounds": args.rounds,
+        "rows": [],
+    }
+    result["versions"] = versions(("jax", "jaxlib", "flax", "torch"))
+    for group in dict.fromkeys(row.group for row in rows):
+        own = work if group[0] == "step" else dataclasses.replace(work, batch=FORWARD_BATCH)
+        together = [row for row in rows if row.group == group]
+        told = summary(turns_of(together, own, rounds=args.rounds, warmup=args.warmup), own)
+        for entry in told:
+            ratio, best = entry["speed_over_eager"], entry["speed_over_fastest_peer"]
+            print(
+                f"{entry['row']:42} {entry['images_per_second']:7.2f} images/s  {entry['seconds']:6.2f} s"
+                f"{f'  {ratio:.2f} x eager' if ratio else ''}{f'  {best:.2f} x fastest' if best else ''}"
+                f"  peak {entry['peak_gb_of_steps']:.2f} GB (process {entry['peak_gb_of_process']:.2f})",
+                flush=True,
+            )
+        result["rows"] += told
+        result["load_average_at_end"] = os.getloadavg()[0]
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ class Sizes:
 class Block(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, *, fused: bool = True) -> None:
         super().__init__()
-        self.heads = sizes.heads
+        self.heads, self.fused = sizes.heads, fused
         self.norm1 = nn.LayerNorm(sizes.dim, eps=1e-6)
         self.qkv = nn.Linear(sizes.dim, 3 * sizes.dim)
         self.proj = nn.Linear(sizes.dim, sizes.dim)
@@ -54,7 +54,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        if self.fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:  # as in facebookresearch/dino
+            mixed = (q @ k.transpose(-2, -1) * (d // self.heads) ** -0.5).softmax(dim=-1) @ v
         x = x + self.proj(mixed.transpose(1, 2).reshape(n, t, d))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
@@ -62,11 +65,18 @@ class Block(nn.Module):
 class Vit(nn.Module):
     """Images [N, C, H, W] to the class token [N, D].
 
-    `stream` is the dtype of the tokens between blocks; `product` makes patches by a matrix product.
+    `stream` is the dtype of the tokens between blocks; `product` makes patches by a matrix product; `fused` is
+    scaled_dot_product_attention, without it the attention weights are written out.
     """
 
     def __init__(
-        self, sizes: Sizes, *, recompute: bool = False, stream: torch.dtype | None = None, product: bool = False
+        self,
+        sizes: Sizes,
+        *,
+        recompute: bool = False,
+        stream: torch.dtype | None = None,
+        product: bool = False,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.sizes, self.recompute, self.stream, self.product = sizes, recompute, stream, product
@@ -74,7 +84,7 @@ class Vit(nn.Module):
         self.stem = nn.Conv2d(sizes.channels, sizes.dim, sizes.patch, sizes.patch)
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, sizes.dim))
         self.pos = nn.Parameter(0.02 * torch.randn(1, 1 + grid * grid, sizes.dim))
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.depth))
+        self.blocks = nn.ModuleList(Block(sizes, fused=fused) for _ in range(sizes.depth))
         self.norm = nn.LayerNorm(sizes.dim, eps=1e-6)
 
     def positions(self, size: int) -> torch.Tensor:
@@ -178,12 +188,13 @@ class Training:
         device: str = "cpu",
         stream: torch.dtype | None = None,
         product: bool = False,
+        fused: bool = True,
         summed_loss: bool = False,
     ) -> None:
         self.clip, self.centre_momentum = clip, centre_momentum
         self.pairs_loss = dino_loss_summed if summed_loss else dino_loss
-        self.student = Network(sizes, recompute=recompute, stream=stream, product=product).to(device)
-        self.teacher = Network(sizes, stream=stream, product=product).to(device)
+        self.student = Network(sizes, recompute=recompute, stream=stream, product=product, fused=fused).to(device)
+        self.teacher = Network(sizes, stream=stream, product=product, fused=fused).to(device)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.centre = torch.zeros(sizes.out_dim, device=device)

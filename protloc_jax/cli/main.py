@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("protloc_jax.cli.report", "write one self-contained HTML page of an evaluation"),
     "study": ("protloc_jax.cli.study", "a published study from raw files to tables, figures and a page"),
     "demo": ("protloc_jax.cli.demo", "simulated cells -> pretrain -> evaluate -> report, in minutes on a CPU"),
+    "bench": ("protloc_jax.cli.bench", "how fast the training step, the loader and both together are here"),
     "dry-run": ("protloc_jax.cli.dry_run", "parameters, memory, FLOPs, sharding and hours, without training"),
     "doctor": ("protloc_jax.cli.doctor", "check devices, hosts, clocks, storage and limits before a run"),
 }

@@ -9,6 +9,7 @@ from protloc_jax.channel_plans import KINDS
 from protloc_jax.config import check_literals, nearest, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
+from protloc_jax.telemetry.profiling import span
 from protloc_jax.train.byol_config import ByolConfig
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.dino_config import DinoConfig
@@ -135,7 +136,9 @@ class RunConfig:
     grace_seconds: float = opt(25.0, "time between a signal and the end that the scheduler leaves for saving")
     watchdog_seconds: float = opt(600.0, "a step that takes longer, and ten times the usual, is stuck; 0 = never")
     watchdog_pause_seconds: float = opt(7200.0, "the same for compilation, evaluations and saves")
-    profile: str = opt("", "START:STOP, steps whose profile is written to the run directory; empty = none")
+    profile: str = opt(
+        "", "START:STOP, steps START to STOP-1 (from 1) whose profile is written to RUN/profile; empty = none"
+    )
     tensorboard: bool = opt(False, "write TensorBoard files too")
     compilation_cache: str = opt("", "directory of compiled programs; empty = the user's cache directory, none = off")
 
@@ -147,6 +150,10 @@ class RunConfig:
             problems.append(f"mesh_data={self.mesh_data}: must be -1 (all devices) or at least 1.")
         if not self.out:
             problems.append("out='': name a run directory.")
+        try:
+            span(self.profile)
+        except ValueError as error:
+            problems.append(str(error))
         refuse(problems)
 
 

@@ -24,6 +24,7 @@ from protloc_jax.devices import Preemption, make_mesh
 from protloc_jax.launch.signals import Signals
 from protloc_jax.telemetry.clock import Clock, words
 from protloc_jax.telemetry.console import Console, make_console
+from protloc_jax.telemetry.profiling import DIRECTORY, Profiler
 from protloc_jax.telemetry.writers import METRICS_FILE, Tracker, make_writers, read_metrics
 from protloc_jax.train.bad_steps import BAD_STEPS, Describe
 from protloc_jax.train.checkpoint import Checkpointer, Restored, StorageFailed
@@ -183,11 +184,13 @@ def fit(
             experiment.optim.batch,
             give_up=lambda: jax.process_count() == 1 and preemption.flagged,
         )
+        profiler = Profiler(run.profile, out / DIRECTORY, say=console.line, warn=console.warn)
         loop = _Loop(
             experiment=experiment,
             about=about,
             schedules=schedules,
             step=take_step,
+            profiler=profiler,
             evaluate=evaluate,
             console=console,
             preemption=preemption,
@@ -214,6 +217,7 @@ def fit(
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
         finally:
+            profiler.close()
             feed.close()
             writers.close()
             if own_console is not None:
@@ -230,6 +234,7 @@ class _Loop:
         about: dict[str, Any],
         schedules: Schedules,
         step: StepFunction,
+        profiler: Profiler,
         evaluate: Evaluate | None,
         console: Console,
         preemption: Preemption,
@@ -242,7 +247,7 @@ class _Loop:
         reporter: Reporter,
     ) -> None:
         self.run_config, self.batch_size = experiment.run, experiment.optim.batch
-        self.about, self.step, self.evaluate = about, step, evaluate
+        self.about, self.step, self.evaluate, self.profiler = about, step, evaluate, profiler
         self.console, self.preemption, self.checkpoints, self.watchdog = console, preemption, checkpoints, watchdog
         self.saves = saves
         self.restore, self.feed, self.jumps = restore, feed, jumps
@@ -337,7 +342,7 @@ class _Loop:
 
     def _step(self, batch: Batch) -> None:
         start = time.monotonic()
-        self.state, metrics = self.step(self.state, batch)
+        self.state, metrics = self.profiler.run(self.done + 1, self.step, self.state, batch)
         self.reporter.add(self.done + 1, self.position, metrics)
         self.done += 1
         self.position += self.batch_size

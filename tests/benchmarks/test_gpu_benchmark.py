@@ -82,7 +82,7 @@ def test_ratios_compare_like_with_like_and_failures_are_kept(tmp_path, monkeypat
     assert mine["speed_over_fastest_peer"] == pytest.approx(0.5)
     assert set(mine["speed_over"]) == {rows[1].name, rows[2].name}
     assert written["left_out"] == [] and written["commit"] == "c0ffee"
-    assert "| ours, S/16, batch 8, bf16, scan |" in out.with_suffix(".md").read_text()
+    assert "| ours, S/16, batch 8, bf16, scan, xla attention, crops ready |" in out.with_suffix(".md").read_text()
 
     Answers.told = {rows[0].name: {"error": "stopped after 50 s"}, rows[1].name: result(0.4)}
     second = tmp_path / "b.json"
@@ -149,7 +149,7 @@ assert not bridge.backends_are_initialized(), "a row that waits must leave the d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changed", [{}, {"trial": "cudnn attention"}, {"views": "auto"}])
+@pytest.mark.parametrize("changed", [{"remat": "selective"}, {"views": "auto"}])
 def test_small_form_of_a_row_of_ours(changed, tmp_path):
     out = tmp_path / "gpu.json"
     result = gpu.run([Row("ours", "S", 4, **changed)], arguments(out, budget=300.0, limit=280.0))

@@ -302,3 +302,14 @@ def test_the_verdict_is_told_in_words(tmp_path):
     assert warning.startswith("step 6, uniform collapse: the teacher spreads evenly")
     verdicts = {r["step"]: r["verdict"] for r in read_metrics(tmp_path / "metrics.jsonl")}
     assert verdicts[5] == "warming up" and verdicts[6] == "uniform collapse" == verdicts[20]
+
+
+def test_a_profile_of_the_steps_asked_for(tmp_path):
+    console = Lines()
+    settings = ("optim.steps=8", "run.checkpoint_every=0", "run.profile=3:5")
+    assert tiny.train(tmp_path, *settings, console=console).exit == Exit.DONE
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+    (told,) = (line for line in console.said if "profile in" in line)
+    assert f"xprof --logdir {tmp_path / 'profile'}" in told
+    with pytest.raises(ValueError, match="profile=5:3: must be START:STOP"):
+        tiny.experiment(tmp_path, "run.profile=5:3")

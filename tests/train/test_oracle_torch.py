@@ -21,7 +21,7 @@ from protloc_jax.views.multicrop import Views
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="the oracle is written in torch")
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
-from torch_dino import Sizes, Training, Vit, dino_loss, dino_loss_summed  # noqa: E402
+from torch_dino import Block, Sizes, Training, Vit, dino_loss, dino_loss_summed  # noqa: E402
 
 # Two frozen steps, so that the last layer's Adam lags; the clip bites in some tensors and not in all.
 EXPERIMENT = changed(
@@ -192,3 +192,12 @@ def test_peers_patches_by_a_product_equal_its_convolution():
     vit.product = True
     assert by_convolution.shape == (2, 6, 12)
     torch.testing.assert_close(vit.patches(images), by_convolution, rtol=1e-12, atol=1e-12)
+
+
+def test_peers_written_out_attention_is_its_fused_one():
+    torch.manual_seed(0)
+    sizes = Sizes(dim=12, heads=3, mlp=16)
+    fused, plain = Block(sizes).double(), Block(sizes, fused=False).double()
+    plain.load_state_dict(fused.state_dict())
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    torch.testing.assert_close(plain(x), fused(x), rtol=1e-12, atol=1e-12)
