@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "protloc_jax"
 # stands above `train`, in whose checkpoint format it writes.
 RANKS: dict[str, float] = {
     **dict.fromkeys(("config", "xla_flags"), 0),
-    **dict.fromkeys(("channels", "images"), 0.5),
+    **dict.fromkeys(("channels", "images", "chips"), 0.5),
     "channel_plans": 0.75,
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),
     "views": 1.5,
