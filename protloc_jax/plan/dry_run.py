@@ -96,7 +96,7 @@ def plan(
             f"the nearest that does is {max(1, round(optim.batch / share)) * share}."
         )
     schedules = Schedules(experiment, examples // optim.batch)
-    state = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    state = state_shapes(experiment, channels)
     shardings = params_sharding(mesh, state)  # type: ignore[arg-type]
     held = []
     for name in ("params", "teacher", "opt_state", "buffers"):
@@ -130,6 +130,13 @@ def plan(
     )
 
 
+def state_shapes(experiment: Experiment, channels: ChannelSet) -> Any:
+    """The training state as shapes and dtypes, also where the machine lacks what the model's attention runs on."""
+    model = dataclasses.replace(experiment.model, attention="xla")
+    portable = dataclasses.replace(experiment, model=model)
+    return jax.eval_shape(lambda: init_state(portable, channels, jax.random.key(0)))
+
+
 def plan_beginning(
     experiment: Experiment, channels: ChannelSet, *, given: Collection[str] = ()
 ) -> tuple[Experiment, tuple[str, ...]]:
@@ -140,7 +147,7 @@ def plan_beginning(
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
     begins = beginning(experiment, channels, given=given)
     if begins.initial is not None:
-        state = jax.eval_shape(lambda: init_state(begins.experiment, channels, jax.random.key(0)))
+        state = state_shapes(begins.experiment, channels)
         refuse_misfits(begins.initial, state, channels)
     return begins.experiment, begins.words
 

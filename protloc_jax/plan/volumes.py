@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -12,12 +13,12 @@ from jax.sharding import AbstractMesh, AxisType
 from protloc_jax.channels import ChannelSet
 from protloc_jax.data.batch import Batch
 from protloc_jax.devices import AXES, MIN_SHARDED_ELEMENTS, leaf_path, partition
+from protloc_jax.plan.dry_run import state_shapes
 from protloc_jax.train.dino_config import DinoConfig
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import init_state
 from protloc_jax.train.step import devices_apart
 from protloc_jax.views.multicrop import Views
 
@@ -68,12 +69,14 @@ def step_volumes(
     once, in float32. Where parameters are split, student and teacher are gathered before their use, and a gradient is
     scattered along fsdp before its shares are summed along data. ValueError for methods that are not modelled.
     """
+    # What is exchanged does not depend on the kernel, which the machine at hand may lack.
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, attention="xla"))
     method = make_method(experiment, channels)
     refuse_unmodelled(experiment, method)
     mesh = AbstractMesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
     if not devices_apart(method, mesh):  # type: ignore[arg-type]
         return []
-    state = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    state = state_shapes(experiment, channels)
 
     def split(path: tuple[Any, ...], leaf: Any) -> bool:
         spec = partition(leaf_path(path), leaf.shape, fsdp, min_elements=min_elements)
