@@ -24,9 +24,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--topology", default="", metavar="NAME", help="project the step on v5e-256, v5p-128, h100-64 ..."
     )
-    parser.add_argument(
-        "--assume", nargs="+", default=[], metavar="key=value", help="what --topology takes for granted"
-    )
+    parser.add_argument("--assume", default="", metavar="key=value,...", help="what --topology cannot know, changed")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to override")
 
 
@@ -44,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.data import info
     from protloc_jax.data.durable import size_text
     from protloc_jax.plan.dry_run import plan, plan_beginning
+    from protloc_jax.plan.projection import project
     from protloc_jax.plan.projection_words import tell_projection
     from protloc_jax.plan.topology import parse_topology
     from protloc_jax.telemetry.clock import words
@@ -74,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     found = plan(
         experiment, channels, examples, devices=args.devices, image_shape=shape, image_bytes=depth, mfu=args.mfu
     )
+    forecast = project(experiment, channels, topology, found, assume=args.assume) if topology else None
     console = Console(soft_wrap=True, highlight=False)
     say = console.print
     say(f"experiment   {experiment.name}: {experiment.method.name} on {examples:,} images, channels {channels}")
@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"projected hours at {args.mfu:.0%} of the bf16 peak (an assumption, not a measurement):")
     for chip, hours in found.hours.items():
         say(f"  {found.devices} x {chip:<12} {words(hours * 3600)}")
-    if topology:
-        tell_projection(say, experiment, channels, topology, found, args.assume)
+    if forecast:
+        tell_projection(say, forecast)
     if args.sharding:
         listed = Table("parameter", "shape", "split over", title="Sharding", title_justify="left")
         for row in found.sharding:

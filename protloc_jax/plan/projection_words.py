@@ -9,15 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from protloc_jax.data.durable import size_text
-from protloc_jax.plan.dry_run import Plan
-from protloc_jax.plan.projection import Projection, assumptions, project
-from protloc_jax.plan.topology import Topology
+from protloc_jax.plan.projection import Projection
 from protloc_jax.telemetry.clock import words
 
 
-def tell_projection(say: Callable[[Any], None], experiment, channels, topology: Topology, plan: Plan, assume) -> None:
-    """Project a run and print it; the arguments are those of `project`, `assume` the changes to what is assumed."""
-    found = project(experiment, channels, topology, plan, assumed=assumptions(topology.chip.family, assume))
+def tell_projection(say: Callable[[Any], None], found: Projection) -> None:
+    """Print a projection: the step by part, and what follows from it."""
     say(step_table(found))
     for line in lines(found):
         say(line)
@@ -47,7 +44,7 @@ def lines(found: Projection) -> list[str]:
     out = [
         f"machine      {topology.name}: {topology.chips} chips ({where}), data {found.mesh[0]} x fsdp {found.mesh[1]}, "
         f"{found.images_a_chip} images a chip",
-        f"speed        {found.images_per_second:,.4g} images/s, {each:,.4g} a chip; "
+        f"speed        {found.images_per_second:,.0f} images/s, {each:,.0f} a chip; "
         f"efficiency {found.efficiency:.1%} of one chip alone",
         f"utilisation  {found.mfu:.1%} of {chip.bf16.value / 1e12:g} TFLOP/s (MFU)",
         f"time         {words(found.hours * 3600)} for {found.steps:,} steps, without start, evaluations and saves",

@@ -48,8 +48,11 @@ def step_work(
     images: int,
     parameters: float,
     tile: int = 1,
+    accumulation: int = 1,
 ) -> list[Part]:
     """The parts of one step over `images` images of this device, with `parameters` numbers that it updates.
+
+    accumulation: micro-batches; each reads the weights anew and adds a gradient to the sum of those before.
 
     model: with the channels of the records; tile: products are executed in multiples of it.
     The sum of `flops` is the method's number of FLOPs times the images.
@@ -64,6 +67,7 @@ def step_work(
     passes = [(crops[0], 1.0, True), *[(c, 1 + BACKWARD, True) for c in crops]]
     again = [(c, _recomputed(model), False) for c in crops if model.remat != "none"]
 
+    weights = accumulation * width * _linear(model, 1, 1) / 2
     linear, attention, between = [0.0] * 3, [0.0] * 3, 0.0
     for c, times, own in passes + again:
         tokens, number = model.tokens(c.size, c.size), images * c.views * times
@@ -71,7 +75,7 @@ def step_work(
             total[0] += number * flops(model, tokens, 1) * own
             total[1] += number * flops(model, tokens, tile)
         line, mix, rest = _traffic(model, tokens, width)
-        linear[2] += number * line + times * width * _linear(model, 1, 1) / 2  # activations, and the weights once
+        linear[2] += number * line + weights * times  # activations, and the weights
         attention[2] += number * mix
         between += number * rest
 
@@ -91,9 +95,11 @@ def step_work(
             head[0] += images * count * times * 2 * rows * columns
             head[1] += images * count * times * 2 * _up(rows, tile) * _up(columns, tile)
         head[2] += images * count * over * 4 * method.out_dim
-    head[2] += (1 + 1 + BACKWARD) * width * sum(a * b for a, b in itertools.pairwise(widths))
+    head_numbers = sum(a * b for a, b in itertools.pairwise(widths))
+    head[2] += (1 + 1 + BACKWARD) * accumulation * width * head_numbers
 
     kept = sum(activation_bytes(model, c, images) for c in crops)
+    summed = 4 * (head_numbers + _linear(model, 1, 1) / 2)  # bytes of a gradient, but for vectors
     pixels = images * model.channels * sum(c.views * c.size**2 for c in crops)
     return [
         Part("views", 0, 0, 4 * VIEW_PASSES * pixels),
@@ -103,6 +109,7 @@ def step_work(
         Part("norms, GELU, residuals", 0, 0, between),
         *([Part("copies of the loop", 0, 0, COPIES * kept)] if model.scan else []),
         Part("head and loss", *head),
+        *([Part("sum of micro-batches", 0, 0, 3 * accumulation * summed)] if accumulation > 1 else []),
         Part("optimiser and teacher", 0, 0, 4 * OPTIMISER * parameters),
     ]
 
