@@ -203,7 +203,10 @@ def exchange_seconds(volume: Volume, group: Group, assumed: Assumed) -> float:
 
 
 def assumptions(family: str, given: str = "") -> Assumed:
-    """The family's assumptions with the changes of "key=value,key=value". ValueError naming every key or value that is wrong."""
+    """The family's assumptions with the changes of "key=value,key=value".
+
+    ValueError naming every key or value that is wrong.
+    """
     base = ASSUMED[family]
     known = [f.name for f in dataclasses.fields(base)]
     changes, problems = {}, []

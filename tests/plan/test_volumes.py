@@ -72,7 +72,8 @@ def test_more_devices_and_tensors_of_real_size_exchange_what_is_said(devices):
 def test_one_device_exchanges_nothing_and_methods_that_are_not_modelled_are_refused():
     experiment = experiment_of("1:1:float32")[0]
     assert step_volumes(experiment, CHANNELS, data=1, fsdp=1) == []
-    other = dataclasses.replace(experiment, method=ByolConfig())
+    whole = dataclasses.replace(experiment.views, n_local=0)
+    other = dataclasses.replace(experiment, method=ByolConfig(), views=whole)
     with pytest.raises(ValueError, match=r"method\.name=byol: only dino is modelled.*GFLOP an image"):
         step_volumes(other, CHANNELS, data=8, fsdp=1)
     balanced = dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, centring="sinkhorn"))
