@@ -44,7 +44,8 @@ class Collective(NamedTuple):
 def collectives(text: str) -> list[Collective]:
     """All exchanges of a compiled program's HLO text (`compiled.as_text()`), in its order.
 
-    ValueError where one stands in a loop whose number of turns the text does not tell: it cannot be counted.
+    ValueError where one stands in a loop whose number of turns the text does not tell: it cannot be counted. So it is
+    with TPU programs that gather split parameters piece by piece inside fusions.
     """
     bodies, entry = _computations(text.splitlines())
     found: list[Collective] = []

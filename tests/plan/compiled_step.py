@@ -1,13 +1,15 @@
 """Compiles the small step on forced host devices and prints what each program exchanges, as one JSON object.
 
 A program of its own, because the number of devices of a process is fixed when jax starts:
-`compiled_step.py FSDP:MICROBATCHES:DTYPE[:SIZE] ...`. Views are made before: that they exchange nothing is shown
+`compiled_step.py FSDP:MICROBATCHES:DTYPE[:SIZE] ...`. With PROTLOC_TOPOLOGY=v5e:4x4 the programs are compiled for that
+slice, which libtpu describes, and no TPU is needed. Views are made before: that they exchange nothing is shown
 elsewhere.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 
@@ -43,11 +45,20 @@ def experiment_of(layout: str):
     return experiment, int(fsdp), None if size else FLOOR
 
 
+def described_devices():
+    name = os.environ.get("PROTLOC_TOPOLOGY")
+    if not name:
+        return jax.devices()
+    from jax.experimental.topologies import get_topology_desc
+
+    return get_topology_desc(platform="tpu", topology_name=name).devices
+
+
 def compiled(layout: str) -> str:
     experiment, fsdp, floor = experiment_of(layout)
     place = params_sharding if floor is None else partial(params_sharding, min_elements=floor)
     step_module.params_sharding = place
-    mesh, views, rows = make_mesh(fsdp=fsdp), experiment.views, experiment.optim.batch
+    mesh, views, rows = make_mesh(fsdp=fsdp, devices=described_devices()), experiment.views, experiment.optim.batch
     method = make_method(experiment, CHANNELS)
     step = step_function(experiment, method, Schedules(experiment, 4), lambda batch, *_: batch.image, mesh)
     state = jax.eval_shape(lambda: init_state(experiment, CHANNELS, jax.random.key(0)))
