@@ -52,9 +52,8 @@ def step_work(
 ) -> list[Part]:
     """The parts of one step over `images` images of this device, with `parameters` numbers that it updates.
 
-    accumulation: micro-batches; each reads the weights anew and adds a gradient to the sum of those before.
-
-    model: with the channels of the records; tile: products are executed in multiples of it.
+    model: with the channels of the records; tile: products are executed in multiples of it
+    accumulation: micro-batches; each reads the weights anew and adds a gradient to the sum of those before
     The sum of `flops` is the method's number of FLOPs times the images.
     """
     crops = [Crops(views.n_global, views.global_size)]
