@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "protloc_jax"
 RANKS: dict[str, float] = {
     "config": 0,
     "xla_flags": 0.25,
-    **dict.fromkeys(("channels", "images"), 0.5),
+    **dict.fromkeys(("channels", "images", "chips"), 0.5),
     "channel_plans": 0.75,
     "launch": 0.9,
     **dict.fromkeys(("devices", "telemetry", "data", "simulate"), 1),

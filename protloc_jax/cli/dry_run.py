@@ -21,6 +21,10 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--mfu", type=float, default=0.25, help="share of the chip's bf16 peak that hours assume")
     parser.add_argument("--sharding", action="store_true", help="also list how every parameter is split")
+    parser.add_argument(
+        "--topology", default="", metavar="NAME", help="project the step on v5e-256, v5p-128, h100-64 ..."
+    )
+    parser.add_argument("--assume", default="", metavar="key=value,...", help="what --topology cannot know, changed")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config keys to override")
 
 
@@ -38,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.data import info
     from protloc_jax.data.durable import size_text
     from protloc_jax.plan.dry_run import plan, plan_beginning
+    from protloc_jax.plan.projection import project
+    from protloc_jax.plan.projection_words import tell_projection
+    from protloc_jax.plan.topology import parse_topology
     from protloc_jax.telemetry.clock import words
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.labels import with_labels
@@ -60,10 +67,13 @@ def run(args: argparse.Namespace) -> int:
         if not examples or not names:
             raise ValueError("without records (data.records=DIR) name --examples N and --channels LIST.")
         channels = parse(names)
+    topology = parse_topology(args.topology) if args.topology else None
+    args.devices = topology.chips if topology else args.devices
     experiment, beginning = plan_beginning(experiment, channels, given=keys_of(args.overrides))
     found = plan(
         experiment, channels, examples, devices=args.devices, image_shape=shape, image_bytes=depth, mfu=args.mfu
     )
+    forecast = project(experiment, channels, topology, found, assume=args.assume) if topology else None
     console = Console(soft_wrap=True, highlight=False)
     say = console.print
     say(f"experiment   {experiment.name}: {experiment.method.name} on {examples:,} images, channels {channels}")
@@ -88,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     say(f"projected hours at {args.mfu:.0%} of the bf16 peak (an assumption, not a measurement):")
     for chip, hours in found.hours.items():
         say(f"  {found.devices} x {chip:<12} {words(hours * 3600)}")
+    if forecast:
+        tell_projection(say, forecast)
     if args.sharding:
         listed = Table("parameter", "shape", "split over", title="Sharding", title_justify="left")
         for row in found.sharding:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ import jax
 from jax.sharding import AbstractMesh, AxisType
 
 from protloc_jax.channels import ChannelSet
+from protloc_jax.chips import CHIPS
 from protloc_jax.devices import AXES, leaf_path, params_sharding
 from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
 from protloc_jax.model.vocabulary import with_vocabulary
-from protloc_jax.telemetry.clock import PEAK_TFLOPS
 from protloc_jax.train.channel_passes import trained_plan
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
@@ -26,7 +25,8 @@ from protloc_jax.train.state import init_state
 
 # Small vision transformers reach 15 to 30 % of the bf16 peak of recent chips in published runs.
 ASSUMED_MFU = 0.25
-CHIPS = ("H200", "A100", "TPU v5 lite", "TPU v6")
+SHOWN = {"H200": "h200", "A100": "a100-40", "TPU v5 lite": "v5e", "TPU v6": "v6e"}
+_PEAKS = {label: CHIPS[name].bf16.value for label, name in SHOWN.items()}
 
 
 class Held(NamedTuple):
@@ -96,7 +96,7 @@ def plan(
             f"the nearest that does is {max(1, round(optim.batch / share)) * share}."
         )
     schedules = Schedules(experiment, examples // optim.batch)
-    state = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    state = state_shapes(experiment, channels)
     shardings = params_sharding(mesh, state)  # type: ignore[arg-type]
     held = []
     for name in ("params", "teacher", "opt_state", "buffers"):
@@ -125,9 +125,16 @@ def plan(
         gradients_a_device=held[0].bytes,
         batch_bytes=optim.batch * math.prod(image_shape) * len(channels) * image_bytes * images_each,
         flops_per_image=flops,
-        hours={chip: images * flops / (peak * 1e12 * mfu * devices) / 3600 for chip, peak in _peaks()},
+        hours={chip: images * flops / (peak * mfu * devices) / 3600 for chip, peak in _PEAKS.items()},
         peak_lr=optim.peak_lr,
     )
+
+
+def state_shapes(experiment: Experiment, channels: ChannelSet) -> Any:
+    """The training state as shapes and dtypes, also where the machine lacks what the model's attention runs on."""
+    model = dataclasses.replace(experiment.model, attention="xla")
+    portable = dataclasses.replace(experiment, model=model)
+    return jax.eval_shape(lambda: init_state(portable, channels, jax.random.key(0)))
 
 
 def plan_beginning(
@@ -140,16 +147,9 @@ def plan_beginning(
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
     begins = beginning(experiment, channels, given=given)
     if begins.initial is not None:
-        state = jax.eval_shape(lambda: init_state(begins.experiment, channels, jax.random.key(0)))
+        state = state_shapes(begins.experiment, channels)
         refuse_misfits(begins.initial, state, channels)
     return begins.experiment, begins.words
-
-
-def _peaks() -> list[tuple[str, float]]:
-    found = []
-    for chip in CHIPS:
-        found.append((chip, next(peak for pattern, peak in PEAK_TFLOPS if re.search(pattern, chip))))
-    return found
 
 
 def _data_axis(devices: int, data: int, fsdp: int) -> int:

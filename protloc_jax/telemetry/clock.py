@@ -3,37 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
 
-# Dense bf16 (V100: fp16) peak, TFLOP/s a jax device, from the vendors' data sheets; jax's name for the device kind.
-# The first pattern that is found decides. A kind that is not listed shows no MFU rather than a guessed one.
-PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
-    (r"B200", 2250.0),
-    (r"H200|GH200", 989.4),
-    (r"H100.*PCIe", 756.0),
-    (r"H100.*NVL", 835.0),
-    (r"H100", 989.4),
-    (r"A100", 312.0),
-    (r"V100", 125.0),
-    (r"L40S", 362.0),
-    (r"L4$", 121.0),
-    (r"RTX 4090", 165.2),
-    (r"TPU v6", 918.0),
-    (r"TPU v5 lite|TPU v5e", 197.0),
-    (r"TPU v5", 459.0),
-    (r"TPU v4", 275.0),
-    (r"TPU v3", 61.5),
-)
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Peak FLOP/s of one device of this kind, or None when the kind is not in the table."""
-    for pattern, tera in PEAK_TFLOPS:
-        if re.search(pattern, device_kind):
-            return tera * 1e12
-    return None
+from protloc_jax.chips import peak_flops
 
 
 def words(seconds: float) -> str:

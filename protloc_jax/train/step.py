@@ -21,6 +21,7 @@ from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import VIEWS, LossOutput, Method, Tree
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import (
+    Leaf,
     apply_updates,
     clip_factors,
     moving_average,
@@ -59,7 +60,9 @@ def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules
         )
     if mesh is not None:
         check_divides(experiment.optim.batch, mesh, accumulation)
-    step = step_function(experiment, method, schedules, view_maker(experiment, channels, method, mesh), mesh)
+    apart = mesh is not None and devices_apart(method, mesh)
+    views = view_maker(experiment, channels, method, None if apart else mesh)
+    step = step_function(experiment, method, schedules, views, mesh)
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
     held = state_sharding(experiment, channels, mesh)
@@ -115,7 +118,8 @@ def step_function(
 ) -> Step:
     """The pure, unjitted step. `views` may be anything that turns a batch's images into what the method's loss takes.
 
-    `batch.image` can then be any tree of arrays that lead with the example axis.
+    `batch.image` can then be any tree of arrays that lead with the example axis. Where `devices_apart`, `views` is
+    called on each device for that device's examples.
     """
     optim = experiment.optim
     group = with_own_backbone(method.group) if experiment.init.freeze_backbone_epochs else method.group
@@ -129,16 +133,21 @@ def step_function(
         plan = plan_updates(params, group, optim, frozen_blocks=method.frozen_blocks)
         dtype = jnp.promote_types(jax.tree.leaves(params["backbone"])[0].dtype, jnp.float32)
 
-        def loss_of(params: Tree, micro: Batch) -> tuple[jax.Array, LossOutput]:
-            keys = example_keys(state.key, micro.example)
+        def loss_of(params: Tree, micro: Batch, given: Tree) -> tuple[jax.Array, LossOutput]:
+            teacher, buffers, key, scalars = given
+            keys = example_keys(key, micro.example)
             seen = jax.lax.stop_gradient(views(micro, keys, dtype))
             rest = without_images(micro)
             learning = without_frozen_gradients(params, plan)
-            output = method.loss(learning, teacher, state.buffers, seen, batch=rest, keys=keys, scalars=scalars)
+            output = method.loss(learning, teacher, buffers, seen, batch=rest, keys=keys, scalars=scalars)
             # Features are for those who add to the loss; as rows of a batch they would be kept or summed for nothing.
             return output.loss, output._replace(features=None)
 
-        grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
+        given = (teacher, state.buffers, state.key, scalars)
+        if mesh is not None and devices_apart(method, mesh):
+            grads, output = _gradients_apart(loss_of, params, batch, given, optim.accumulation, mesh, plan)
+        else:
+            grads, output = _gradients(loss_of, params, batch, given, optim.accumulation, mesh)
         freeze_backbone = scalars.get("freeze_backbone")
         squares = square_norms(grads, plan)
         buffers = method.update_buffers(state.buffers, output, scalars)
@@ -206,12 +215,63 @@ def step_function(
     return step
 
 
+LossOf = Callable[[Tree, Batch, Tree], tuple[jax.Array, LossOutput]]
+
+
+def devices_apart(method: Method, mesh: Mesh) -> bool:
+    """Whether each device takes the gradient of its own examples by itself, so that they are summed once a step.
+
+    The loss of a batch must be the mean of its parts' losses, as for micro-batches. Left to the compiler, the backward
+    pass of every block would end in an all-reduce inside the loop over blocks, once for each resolution of crops and
+    micro-batch, of gradients as wide as the products are computed: half precision, in a model that computes in it.
+    """
+    return mesh.size > 1 and method.splits_over_micro_batches
+
+
+def _gradients_apart(
+    loss_of: LossOf, params: Tree, batch: Batch, given: Tree, accumulation: int, mesh: Mesh, plan: Tree
+) -> tuple[Tree, LossOutput]:
+    """Gradients and loss output of the whole batch from those of each device's examples, exchanged once.
+
+    A gradient leaves as its parameter lies: summed over all devices, or where that is split over `fsdp`, scattered
+    over that axis first, so that only its share goes over the other one.
+    """
+    specs = jax.tree.map(lambda held: held.spec, params_sharding(mesh, params))
+
+    def total(leaf: Leaf, grad: jax.Array, spec: PartitionSpec) -> jax.Array:
+        if leaf.group == "frozen":  # nothing but zeros
+            return _own_share(grad, spec, mesh)
+        if "fsdp" in spec:
+            grad = jax.lax.psum_scatter(grad, "fsdp", scatter_dimension=spec.index("fsdp"), tiled=True)
+        return jax.lax.psum(grad, "data" if "fsdp" in spec else AXES) / mesh.size
+
+    def local(params: Tree, given: Tree, batch: Batch) -> tuple[Tree, LossOutput]:
+        grads, output = _gradients(loss_of, params, batch, given, accumulation, None)
+        grads = jax.tree.map(total, plan, grads, specs, is_leaf=lambda x: isinstance(x, Leaf))
+        loss, means = jax.lax.pmean((output.loss, output.means), AXES)
+        return grads, output._replace(loss=loss, means=means)
+
+    whole, by_example = PartitionSpec(), PartitionSpec(AXES)
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(whole, whole, by_example),
+        out_specs=(specs, LossOutput(loss=whole, means=whole, rows=by_example)),  # type: ignore[arg-type]
+        check_vma=False,
+    )(params, given, batch)
+
+
+def _own_share(whole: jax.Array, spec: PartitionSpec, mesh: Mesh) -> jax.Array:
+    """The part of a tensor that this device keeps, inside a `shard_map`."""
+    if "fsdp" not in spec:
+        return whole
+    axis, ways = spec.index("fsdp"), mesh.shape["fsdp"]
+    size = whole.shape[axis] // ways
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index("fsdp") * size, size, axis)
+
+
 def _gradients(
-    loss_of: Callable[[Tree, Batch], tuple[jax.Array, LossOutput]],
-    params: Tree,
-    batch: Batch,
-    accumulation: int,
-    mesh: Mesh | None,
+    loss_of: LossOf, params: Tree, batch: Batch, given: Tree, accumulation: int, mesh: Mesh | None
 ) -> tuple[Tree, LossOutput]:
     """Gradients and loss output of the whole batch; with accumulation one micro-batch at a time.
 
@@ -219,7 +279,7 @@ def _gradients(
     """
     grad = jax.grad(loss_of, has_aux=True)
     if accumulation == 1:
-        return grad(params, batch)
+        return grad(params, batch, given)
 
     def strided(x: jax.Array) -> jax.Array:
         return _by_example(x.reshape(x.shape[0] // accumulation, accumulation, *x.shape[1:]), mesh)
@@ -228,11 +288,11 @@ def _gradients(
 
     def add(total: tuple[Tree, LossOutput], i: jax.Array) -> tuple[tuple[Tree, LossOutput], dict[str, jax.Array]]:
         micro = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False), stacked)
-        grads, output = grad(params, micro)
+        grads, output = grad(params, micro, given)
         summed = jax.tree.map(jnp.add, total, (grads, output._replace(rows={})))
         return summed, output.rows
 
-    shapes = jax.eval_shape(lambda: grad(params, jax.tree.map(lambda x: x[:, 0], stacked)))
+    shapes = jax.eval_shape(lambda: grad(params, jax.tree.map(lambda x: x[:, 0], stacked), given))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1]._replace(rows={})))
     (grads, output), rows = jax.lax.scan(add, zeros, jnp.arange(accumulation))
     grads, output = jax.tree.map(lambda x: x / accumulation, (grads, output))

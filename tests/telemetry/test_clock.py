@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protloc_jax.telemetry.clock import Clock, peak_flops, words
+from protloc_jax.telemetry.clock import Clock, words
 
 
 class Hand:
@@ -89,24 +89,6 @@ def test_a_lap_without_a_step_says_nothing_about_speed():
     hand.time += 1
     assert set(c.lap(5)) == {"seconds"}
     assert c.line(c.lap(5)) == ""
-
-
-@pytest.mark.parametrize(
-    ("kind", "tera"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 312.0),
-        ("NVIDIA H100 PCIe", 756.0),
-        ("NVIDIA H100 80GB HBM3", 989.4),
-        ("TPU v5 lite", 197.0),
-        ("TPU v5p", 459.0),
-        ("TPU v6 lite", 918.0),
-        ("NVIDIA L4", 121.0),
-        ("NVIDIA L40S", 362.0),
-        ("GeForce GT 710", None),
-    ],
-)
-def test_peaks(kind, tera):
-    assert peak_flops(kind) == (None if tera is None else pytest.approx(tera * 1e12))
 
 
 @pytest.mark.parametrize(
