@@ -9,6 +9,7 @@ from protloc_jax.channel_plans import KINDS
 from protloc_jax.config import check_literals, nearest, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
+from protloc_jax.train.addresses import path_problems, store_problems
 from protloc_jax.train.byol_config import ByolConfig
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.dino_config import DinoConfig
@@ -147,6 +148,8 @@ class RunConfig:
             problems.append(f"mesh_data={self.mesh_data}: must be -1 (all devices) or at least 1.")
         if not self.out:
             problems.append("out='': name a run directory.")
+        problems += path_problems("out", self.out)
+        problems += store_problems("checkpoints", self.checkpoints) if self.checkpoints else []
         refuse(problems)
 
 

@@ -29,12 +29,14 @@ from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
 from protloc_jax.train.exits import Exit
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
+from protloc_jax.train.mirror import CLOSE_SECONDS, Mirror, any_copies, fetch_missing
 from protloc_jax.train.reporter import Reporter
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import TrainState, examples_seen, init_state
 from protloc_jax.train.step import make_step, state_sharding
+from protloc_jax.train.store import open_store
 
 # From an example number (images consumed before) to this host's batches from there on.
 LoaderFactory = Callable[[int], Iterable[Batch]]
@@ -98,13 +100,16 @@ def fit(
     begin = partial(
         begin_with, initial, experiment.init, shapes, data.channels, model=experiment.model, warn=console.warn
     )
+    store = open_store(run.checkpoints) if run.checkpoints and first else None
     # Read before anything is written or compiled; not at all by a run that goes on.
-    begins = None if steps_in(out / CHECKPOINTS) else begin()
+    goes_on = bool(steps_in(out / CHECKPOINTS)) or (bool(run.checkpoints) and any_copies(store))
+    begins = None if goes_on else begin()
 
     with Preemption(mesh) as preemption, hold_directory(out, say=console.line):
-        checkpoints = Checkpointer(
-            out / CHECKPOINTS, keep_last=run.keep_last, keep_best=run.keep_best if evaluate else 0, warn=console.warn
-        )
+        if run.checkpoints:
+            fetch_missing(store, out / CHECKPOINTS, say=console.line)
+        keep = {"keep_last": run.keep_last, "keep_best": run.keep_best if evaluate else 0}
+        checkpoints = Checkpointer(out / CHECKPOINTS, **keep, warn=console.warn)
 
         def check(meta: Mapping[str, Any]) -> None:
             refuse_changes(meta, about, where=str(out))
@@ -161,13 +166,19 @@ def fit(
             ),
         )
         batches = loader_factory(examples_seen(state))
+        mirror = Mirror(store, checkpoints.directory, **keep, warn=console.warn) if store is not None else None
         try:
             return loop.run(state, begun, prefetch(iter(batches), lambda batch: host_to_global(batch, mesh)))
         except StorageFailed as error:
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
+        except jax.errors.JaxRuntimeError:
+            checkpoints.wait()  # a device that fails takes no checkpoint with it
+            raise
         finally:
             getattr(batches, "close", lambda: None)()
+            if mirror is not None:
+                mirror.close(run.grace_seconds if preemption.flagged else CLOSE_SECONDS)
             writers.close()
             if own_console is not None:
                 own_console.close()
