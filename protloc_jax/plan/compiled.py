@@ -24,10 +24,13 @@ _WIDTHS = {"pred": 1, "bf16": 2, "f16": 2}
 
 
 class Collective(NamedTuple):
-    """All operations of one kind in the program's text (one inside a loop counts once), and their results' bytes."""
+    """All operations of one kind in the program's text, and the bytes of their results.
+
+    One inside a loop counts once; one in two halves counts what the first half names, its operands too.
+    """
 
     kind: str
-    count: int
+    operations: int
     bytes: int
 
 

@@ -49,7 +49,7 @@ def compared(of: Layout, memory: Memory, devices: int) -> list[str]:
 def account(found: Compiled, memory: Memory) -> list[str]:
     """The compiler's bytes of a device beside those that were forecast."""
     share = found.temporary / memory.temporary
-    sent = ", ".join(f"{c.count} {c.kind} ({size_text(c.bytes)})" for c in found.collectives) or "none"
+    sent = ", ".join(f"{c.operations} {c.kind} ({size_text(c.bytes)})" for c in found.collectives) or "none"
     return [
         f"compiled     in {found.seconds:.0f} s for {found.device}; bytes of one device:",
         f"  arguments  {found.arguments:,} compiled, {memory.arguments:,} forecast (state and one batch)",

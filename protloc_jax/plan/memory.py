@@ -206,7 +206,8 @@ def _activations(experiment: Experiment, of: Layout, method: Method, each: float
     through = trained_plan(experiment, of.channels)
     passes = len(through.passes) if through else 1
     crops = (Crops(views.n_global, views.global_size), Crops(views.n_local, views.local_size))
-    return sum(int(each * passes * activation_bytes(experiment.model, c, 1, kept_patches=seen)) for c in crops if c.views)
+    one = [activation_bytes(experiment.model, c, 1, kept_patches=seen) for c in crops if c.views]
+    return int(each * passes * sum(one))
 
 
 def _views(views: ViewsConfig, channels: int, each: float) -> int:

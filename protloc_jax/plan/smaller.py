@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from protloc_jax.plan.memory import Layout, abstract_mesh, forecast, splits
 from protloc_jax.train.experiment import Experiment
 
 REMAT = ("none", "selective", "block")  # from the fastest to the smallest
+UNCHANGED = "unchanged"
 
 
 class Change(NamedTuple):
@@ -17,7 +18,7 @@ class Change(NamedTuple):
 
     keys: tuple[str, ...]
     bytes: int
-    updates: str  # "unchanged", or what another batch means for a run that has begun
+    updates: str  # UNCHANGED, or what another batch means for a run that has begun
 
 
 class _Setting(NamedTuple):
@@ -27,18 +28,24 @@ class _Setting(NamedTuple):
     batch: int
 
 
+_Kind = Callable[[Layout, int, _Setting], Iterator[_Setting]]
+
+
 def suggest(of: Layout, devices: int, limit: int) -> list[Change]:
     """Changes that bring a device below `limit` bytes: the mildest of each kind, first those that change no update.
 
-    One key at a time (recomputation, micro-batches, sharding, batch); where none alone is enough, together, as few and
-    as mild as does it. Empty where nothing helps: the model needs more devices or is too large.
+    One key at a time (recomputation, micro-batches, sharding, batch); where none alone is enough, or a smaller batch
+    alone, also several together. Empty where nothing helps: the model needs more devices or is too large.
     """
     now = _now(of.experiment)
     found: list[Change] = []
     for kind in (_remats, _accumulations, _shardings, _batches):
         change = _first(of, devices, limit, now, kind(of, devices, now))
         found += [change] if change else []
-    return found or _together(of, devices, limit, now)
+    if all(change.updates != UNCHANGED for change in found):
+        together = _together(of, devices, limit, now, (_remats, _shardings, _accumulations))
+        found = together + found or _together(of, devices, limit, now, (_remats, _shardings, _batches))
+    return found
 
 
 def needed(of: Layout, devices: int, setting: _Setting | None = None) -> int:
@@ -93,18 +100,15 @@ def _first(of: Layout, devices: int, limit: int, now: _Setting, settings: Iterat
     return None
 
 
-def _together(of: Layout, devices: int, limit: int, now: _Setting) -> list[Change]:
-    """Kind after kind at its smallest, the last one that is needed at its mildest; updates change last."""
+def _together(of: Layout, devices: int, limit: int, now: _Setting, kinds: Sequence[_Kind]) -> list[Change]:
+    """Kind after kind at its smallest, the last one that is needed at its mildest."""
     setting = now
-    for kind in (_remats, _shardings, _accumulations, _batches):
+    for kind in kinds:
         smallest = setting
         for smallest in kind(of, devices, setting):
             size = needed(of, devices, smallest)
             if size <= limit:
                 return [_change(now, smallest, size)]
-        if kind is _accumulations:
-            # A smaller batch instead of more micro-batches, for these hold a second tree of gradients.
-            smallest = smallest._replace(accumulation=now.accumulation)
         setting = smallest
     return []
 
@@ -112,4 +116,4 @@ def _together(of: Layout, devices: int, limit: int, now: _Setting) -> list[Chang
 def _change(now: _Setting, new: _Setting, size: int) -> Change:
     names = ("model.remat", "optim.accumulation", "run.mesh_fsdp", "optim.batch")
     keys = tuple(f"{name}={b}" for name, a, b in zip(names, now, new, strict=True) if a != b)
-    return Change(keys, size, "unchanged" if new.batch == now.batch else "others, a new run")
+    return Change(keys, size, UNCHANGED if new.batch == now.batch else "others, a new run")

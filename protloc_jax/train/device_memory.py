@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import jax
 
@@ -22,7 +23,7 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip()[:300] if lines else type(error).__name__
 
 
-def room(device: jax.Device) -> int:
-    """Bytes that a program may take of a device, 0 where its runtime does not say."""
+def room(device: Any) -> int:
+    """Bytes that a program may take of a jax device, 0 where its runtime does not say."""
     stats = device.memory_stats() or {}
     return int(stats.get("bytes_limit", 0))
