@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from protloc_jax.model.layers import Linear, at_least_float32, compute_dtype, gelu, uniform_fan_in
+from protloc_jax.model.prototypes import gathered_features, split_logits
 
 
 class DinoHead(nn.Module):
@@ -58,9 +59,9 @@ class WeightNormDense(nn.Module):
         wide = at_least_float32(x, v)
         gain = g.astype(wide) / jnp.sqrt(jnp.square(v.astype(wide)).sum(0))
         dtype = compute_dtype(self.dtype) or wide
-        rows = x.reshape(-1, width).astype(dtype)
+        rows = gathered_features(x.astype(dtype)).reshape(-1, width)
         logits = jnp.matmul(rows, v.astype(dtype), preferred_element_type=wide) * gain
-        return logits.reshape(*x.shape[:-1], self.out_dim)
+        return split_logits(logits.reshape(*x.shape[:-1], self.out_dim))
 
 
 def l2_normalise(x: jax.Array, eps: float = 1e-12) -> jax.Array:

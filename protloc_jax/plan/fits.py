@@ -43,7 +43,12 @@ def compared(of: Layout, memory: Memory, devices: int) -> list[str]:
     """Lines with the compiler's account of the real step beside the forecast."""
     run = of.experiment.run
     mesh = make_mesh(run.mesh_data, run.mesh_fsdp, devices=jax.devices()[:devices])
-    return account(compile_step(of, mesh), memory)
+    lines = account(compile_step(of, mesh), memory)
+    if of.experiment.model.dtype == "bfloat16" and mesh.devices.flat[0].platform == "cpu":
+        lines.append(
+            "  CPUs compute bfloat16 in float32: for temporaries to compare with, compile with model.dtype=float32"
+        )
+    return lines
 
 
 def account(found: Compiled, memory: Memory) -> list[str]:

@@ -102,8 +102,8 @@ def fit(
     )
     store = open_store(run.checkpoints) if run.checkpoints and first else None
     # Read before anything is written or compiled; not at all by a run that goes on.
-    goes_on = bool(steps_in(out / CHECKPOINTS)) or (bool(run.checkpoints) and any_copies(store))
-    begins = None if goes_on else begin()
+    copied = bool(run.checkpoints) and any_copies(store, out / CHECKPOINTS)
+    begins = None if copied or steps_in(out / CHECKPOINTS) else begin()
 
     with Preemption(mesh) as preemption, hold_directory(out, say=console.line):
         if run.checkpoints:

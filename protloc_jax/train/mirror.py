@@ -127,9 +127,9 @@ def fetch_newest(store: Store, directory: Path, *, say: Callable[[str], None] = 
     return None
 
 
-def any_copies(store: Store | None) -> bool:
-    """Whether the store, which process 0 alone has, holds a complete copy. All processes call it and agree."""
-    return _agreed(lambda: store is not None and bool(store.steps()))
+def any_copies(store: Store | None, directory: Path) -> bool:
+    """Whether the store, which process 0 alone has, holds what `directory` lacks. All processes call it and agree."""
+    return _agreed(lambda: store is not None and not steps_in(directory) and bool(store.steps()))
 
 
 def fetch_missing(store: Store | None, directory: Path, *, say: Callable[[str], None] = print) -> None:

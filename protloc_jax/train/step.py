@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.data.batch import Batch
-from protloc_jax.devices import AXES, batch_sharding, check_divides, params_sharding, replicated
+from protloc_jax.devices import AXES, batch_sharding, check_divides, leaf_path, params_sharding, replicated
+from protloc_jax.model.prototypes import PATH, SPLIT, are_split, split_over
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import VIEWS, LossOutput, Method, Tree
 from protloc_jax.train.methods import make_method
@@ -123,7 +124,8 @@ def step_function(
         if size % optim.accumulation:
             raise ValueError(f"a batch of {size} does not split into optim.accumulation={optim.accumulation}.")
         scalars = schedules(state.step)
-        params, teacher = _whole(state.params, mesh), _whole(state.teacher, mesh)
+        split = mesh is not None and are_split(params_sharding(mesh, state.params))
+        params, teacher = (_whole(tree, mesh, split=split) for tree in (state.params, state.teacher))
         plan = plan_updates(params, group, optim, frozen_blocks=method.frozen_blocks)
         dtype = jnp.promote_types(jax.tree.leaves(params["backbone"])[0].dtype, jnp.float32)
 
@@ -136,7 +138,8 @@ def step_function(
             # Features are for those who add to the loss; as rows of a batch they would be kept or summed for nothing.
             return output.loss, output._replace(features=None)
 
-        grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
+        with split_over(mesh if split else None):
+            grads, output = _gradients(loss_of, params, batch, optim.accumulation, mesh)
         freeze_backbone = scalars.get("freeze_backbone")
         squares = square_norms(grads, plan)
         buffers = method.update_buffers(state.buffers, output, scalars)
@@ -230,11 +233,19 @@ def _gradients(
     return grads, output._replace(rows=rows)
 
 
-def _whole(params: Tree, mesh: Mesh | None) -> Tree:
-    """Parameters gathered for use; said here, lest the compiler move activations to sharded weights instead."""
+def _whole(params: Tree, mesh: Mesh | None, *, split: bool) -> Tree:
+    """Parameters gathered for use; said here, lest the compiler move activations to sharded weights instead.
+
+    Prototypes that are `split` stay so (`model.prototypes` has the reason and the numbers).
+    """
     if mesh is None or mesh.shape["fsdp"] == 1:
         return params
-    return jax.lax.with_sharding_constraint(params, replicated(mesh))
+    where = {True: NamedSharding(mesh, SPLIT), False: replicated(mesh)}
+
+    def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(leaf, where[split and leaf_path(path) == PATH])
+
+    return jax.tree_util.tree_map_with_path(place, params)
 
 
 def _by_example(x: jax.Array, mesh: Mesh | None) -> jax.Array:

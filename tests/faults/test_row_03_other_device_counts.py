@@ -20,7 +20,7 @@ from protloc_jax.xla_flags import append_cpu_flags  # noqa: E402
 
 BATCH = 8
 LEGS = {
-    "quick": (4, ("8:1", "2:2", "1:1", "8:1")),
+    "quick": (4, ("8:1", "2:2", "1:1")),
     "long": (4, ("8:1", "4:1", "2:2", "1:1", "8:2")),
 }
 
@@ -61,7 +61,7 @@ def check(found: dict, form: str) -> None:
     assert not found["equal"]["legs"]
 
 
-def test_eight_two_one_eight(tmp_path):
+def test_eight_two_one(tmp_path):
     check(legs_of(tmp_path, "quick"), "quick")
 
 
@@ -73,9 +73,9 @@ def test_eight_four_two_one_eight_over_twenty_steps(tmp_path):
 
 def test_another_global_batch_is_refused_unless_forced(tmp_path):
     out = tmp_path / "run"
-    tiny.train(out, "optim.steps=3")
+    tiny.train(out, "optim.steps=7")
     with pytest.raises(ResumeRefused, match=r"optim\.batch: 4 -> 8.*--force-resume"):
-        tiny.train(out, "optim.batch=8", "optim.steps=3", loader_factory=lambda start: tiny.batches(start, size=8))
+        tiny.train(out, "optim.batch=8", "optim.steps=7", loader_factory=lambda start: tiny.batches(start, size=8))
     ids = []
 
     def batches(start):
@@ -83,7 +83,7 @@ def test_another_global_batch_is_refused_unless_forced(tmp_path):
             ids.append(batch.example.tolist())
             yield batch
 
-    forced = tiny.train(out, "optim.batch=8", "optim.steps=4", loader_factory=batches, force_resume=True)
-    assert forced.step == 4
+    forced = tiny.train(out, "optim.batch=8", "optim.steps=8", loader_factory=batches, force_resume=True)
+    assert forced.step == 8
     # It goes on behind the last image that was seen, whatever the batches were.
-    assert ids[0] == [list(divmod(n, tiny.EXAMPLES)) for n in range(3 * 4, 3 * 4 + 8)]
+    assert ids[0] == [list(divmod(n, tiny.EXAMPLES)) for n in range(7 * 4, 7 * 4 + 8)]
