@@ -50,9 +50,9 @@ GPU_SHARE = 0.75
 # Batches on the devices at once: one in use, two that wait for the device (loop.RUN_AHEAD), two fetched ahead.
 BATCHES = 5
 # Compiler's temporaries over those forecast. Measured in float32 with jaxlib 0.10 on simulated CPU devices: ViT-S/16
-# 1.08 on one device, 0.81 with remat=block; a ViT of width 128 on eight 1.07, with fsdp=8 1.03; width 768 on two, fsdp=2,
-# two micro-batches and remat=block 0.93; ViT-B/16 on eight, fsdp=8, remat=selective 0.79. The margin beyond is for what
-# was not measured: bfloat16 and the compilers of GPUs and TPUs.
+# 1.08 on one device, 0.81 with remat=block; a ViT of width 128 on eight 1.07, with fsdp=8 1.03; width 768 on two, with
+# fsdp=2, two micro-batches and remat=block 0.93; ViT-B/16 on eight, fsdp=8, remat=selective 0.79. The margin beyond is
+# for what was not measured: bfloat16 and the compilers of GPUs and TPUs.
 BAND = (0.7, 1.3)
 
 

@@ -13,7 +13,7 @@ from quick_compilation import forced_devices
 from protloc_jax.channels import parse
 from protloc_jax.cli.main import main
 from protloc_jax.config import with_overrides
-from protloc_jax.plan.compiled import collectives
+from protloc_jax.plan.compiled import Collective, Compiled, collectives
 from protloc_jax.plan.fits import verdict
 from protloc_jax.plan.memory import BAND, BATCHES, GIB, MEMORY_GIB, Capacity, capacity, forecast, layout, read_mesh
 from protloc_jax.plan.smaller import needed, suggest
@@ -161,6 +161,26 @@ def test_collectives_are_read_from_a_program():
     """
     found = {c.kind: (c.operations, c.bytes) for c in collectives(text)}
     assert found == {"all-gather": (2, 4 * 128 + 4 * 36), "all-reduce": (1, 16 + 12)}
+
+
+def test_the_command_prints_the_account_of_the_compiler_beside_the_forecast(capsys, monkeypatch):
+    """The compilation itself is checked above; here, what is asked for and what is told of it."""
+    asked = []
+
+    def compiled(of, mesh):
+        asked.append((of.experiment.model.size, dict(mesh.shape)))
+        return Compiled(100, 90, 2**30, 80, (Collective("all-gather", 3, 5 * 10**6),), 2.0, "1 x cpu")
+
+    monkeypatch.setattr("protloc_jax.plan.fits.compile_step", compiled)
+    words = ["dry-run", "--config", str(ROOT / "configs/dino_vits16_hpa_fov.py"), "--examples", "100000", "--compile"]
+    assert main([*words, "model.dtype=bfloat16"]) == 0
+    told = capsys.readouterr().out
+    assert asked == [("S", {"data": 1, "fsdp": 1})]
+    assert "100 compiled" in told and "1.1 GB compiled" in told and "3 all-gather (5.0 MB)" in told
+    assert "CPUs compute bfloat16 in float32" in told
+    # This process has begun to compute with one device.
+    assert main([*words, "--devices", "64"]) == 2
+    assert "use a process of its own" in capsys.readouterr().err
 
 
 def test_the_command_says_whether_it_fits_and_what_would(capsys):
