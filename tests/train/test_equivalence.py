@@ -58,3 +58,5 @@ def test_sharded_parameters_are_gathered_and_nothing_else_is(runs):
     batch, tokens, width = result["batch"], 17, 32
     activations = batch * 2 * tokens * width
     assert max(sizes.values()) < activations, sizes
+    # Prototypes [16, 64] stay where they are: features of 16 numbers of the 4 examples of a group go to them.
+    assert "16,64" not in sizes and {"4,2,16", "4,4,16"} <= set(sizes)
