@@ -43,6 +43,11 @@ class Plan(NamedTuple):
     hours: dict[str, float]
     peak_lr: float
 
+    @property
+    def activations_a_device(self) -> int:
+        """Bytes of a device that the backbone's blocks keep for the backward pass."""
+        return next(part.bytes for part in self.memory.made if part.name == "activations")
+
 
 def plan(
     experiment: Experiment,

@@ -262,7 +262,7 @@ def capacity(text: str) -> Capacity:
         share = float(os.environ.get(variable, GPU_SHARE))
         return Capacity(
             int(MEMORY_GIB[name] * share * GIB),
-            f"{name}, {share:.0%} of {MEMORY_GIB[name]:g} GiB ({variable} changes what jax takes of a GPU)",
+            f"{name}, {share:.0%} of {MEMORY_GIB[name]:g} GiB; {variable} changes what jax takes of a GPU",
         )
     if not gib > 0:
         raise ValueError(f"--memory {text}: must be above 0 GiB.")

@@ -34,8 +34,7 @@ def test_vit_small_numbers():
 
 
 def activations(experiment):
-    made = plan(experiment, CHANNELS, 100_000).memory.made
-    return next(part.bytes for part in made if part.name == "activations")
+    return plan(experiment, CHANNELS, 100_000).activations_a_device
 
 
 def test_fsdp_divides_the_state():
