@@ -18,7 +18,7 @@ append_quick_flags()
 # multihost/ compares with are those of test_equivalence, hence its place.
 LONG = (
     *("test_equivalence", "test_whole_path", "test_resume_after_kill", "test_every_preset", "test_views_multicrop"),
-    *("test_supervised", "test_probe", "test_two_processes", "test_initial", "test_two_process_losses"),
+    *("test_supervised", "test_probe", "test_row_04_other_process_counts", "test_initial", "test_two_process_losses"),
     *("test_simulated_difficulty", "test_loop", "test_step", "test_study_ws_dino", "test_ws_dino_weights"),
 )
 

@@ -159,7 +159,8 @@ def _on_devices(args: argparse.Namespace) -> tuple[Callable[..., dict[str, Any]]
     """How a point is measured, what the devices are, whether this process speaks, whether it is the only one."""
     import jax
 
-    from protloc_jax.devices import make_mesh, start_up
+    from protloc_jax.devices import make_mesh
+    from protloc_jax.launch.start import start_up
     from protloc_jax.plan import provenance
     from protloc_jax.plan.bench_step import FLOPS_SOURCE, PEAK_SOURCE, time_step
 

@@ -100,7 +100,7 @@ def _wanted(args: argparse.Namespace, experiment: Experiment | None) -> tuple[Wa
         else:
             channels = parse(",".join(names) or ",".join(f"channel{i}" for i in range(experiment.model.channels)))
         found = plan(experiment, channels, experiment.optim.batch, devices=jax.device_count())
-        sizes.append(sum(held.bytes for held in found.held))
+        sizes.append(found.memory.saved)
         words = f"{experiment.name}: batch {experiment.optim.batch} over mesh {found.mesh[0]} x {found.mesh[1]}"
         yield doctor.Check("config", "ok", words)
 

@@ -20,6 +20,18 @@ def add_parser(subparsers) -> None:
         "--channels", default="", help="channels such as nucleus,gfp:protein, where there are no records"
     )
     parser.add_argument("--mfu", type=float, default=0.25, help="share of the chip's bf16 peak that hours assume")
+    parser.add_argument(
+        "--memory",
+        default="",
+        metavar="GIB|CHIP",
+        help="memory of a device, in GiB or by chip (h100, v5e, ...): says whether the run fits, and what would",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="also compile the real step for a mesh of so many devices (simulated on this machine's CPU) and print "
+        "the compiler's account of memory and collectives beside the forecast; minutes for large models",
+    )
     parser.add_argument("--sharding", action="store_true", help="also list how every parameter is split")
     parser.add_argument(
         "--topology", default="", metavar="NAME", help="project the step on v5e-256, v5p-128, h100-64 ..."
@@ -30,10 +42,15 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; returns the exit status."""
+    from protloc_jax.xla_flags import append_cpu_flags
+
+    append_cpu_flags()
     import jax
 
     # Planning needs no accelerator and must not claim one.
     jax.config.update("jax_platforms", "cpu")
+    if args.compile:
+        _simulate_devices(args.devices)
     from rich.console import Console
     from rich.table import Table
 
@@ -42,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from protloc_jax.data import info
     from protloc_jax.data.durable import size_text
     from protloc_jax.plan.dry_run import plan, plan_beginning
+    from protloc_jax.plan.fits import compared, verdict
+    from protloc_jax.plan.memory import capacity, layout
     from protloc_jax.plan.projection import project
     from protloc_jax.plan.projection_words import tell_projection
     from protloc_jax.plan.topology import parse_topology
@@ -51,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.mfu <= 1:
         raise ValueError(f"--mfu {args.mfu}: a share lies between 0 and 1.")
+    room = capacity(args.memory) if args.memory else None
     experiment = load_file(args.config, Experiment, args.overrides)
-    shape, depth, examples = (512, 512), 1, args.examples
+    shape, depth, examples, labels, groups = (512, 512), 1, args.examples, 0, 0
     if experiment.data.records and not args.examples:
         held = info.load(experiment.data.records)
         channels = held.channel_set.subset(experiment.data.channels)
@@ -62,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         with open_split(experiment.data)[0] as records:
             examples = len(records.manifest.rows(experiment.data.split))
             experiment, _ = with_labels(experiment, records.manifest)
+            labels, groups = len(records.manifest.label_names), len(records.manifest.group_columns)
     else:
         names = args.channels or ",".join(experiment.data.channels)
         if not examples or not names:
@@ -70,9 +91,8 @@ def run(args: argparse.Namespace) -> int:
     topology = parse_topology(args.topology) if args.topology else None
     args.devices = topology.chips if topology else args.devices
     experiment, beginning = plan_beginning(experiment, channels, given=keys_of(args.overrides))
-    found = plan(
-        experiment, channels, examples, devices=args.devices, image_shape=shape, image_bytes=depth, mfu=args.mfu
-    )
+    of = layout(experiment, channels, image_shape=shape, image_bytes=depth, labels=labels, groups=groups)
+    found = plan(experiment, channels, examples, devices=args.devices, mfu=args.mfu, of=of)
     forecast = project(experiment, channels, topology, found, assume=args.assume) if topology else None
     console = Console(soft_wrap=True, highlight=False)
     say = console.print
@@ -88,12 +108,19 @@ def run(args: argparse.Namespace) -> int:
     table = Table(title="Memory a device", title_justify="left")
     for column in ("what", "numbers", "in all", "a device"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for part in found.held:
-        table.add_row(part.part, f"{part.numbers:,}", size_text(part.bytes), size_text(part.bytes_a_device))
-    table.add_row("gradients", "", "", size_text(found.gradients_a_device))
-    table.add_row("activations (estimate)", "", "", size_text(found.activations_a_device))
-    table.add_row("sum", "", "", size_text(found.bytes_a_device), style="bold")
+    for part in found.memory.held:
+        numbers = f"{part.numbers:,}" if part.numbers else ""
+        table.add_row(part.name, numbers, size_text(part.total) if part.total else "", size_text(part.bytes))
+    for part in found.memory.made:
+        table.add_row(f"{part.name} (estimate)", "", "", size_text(part.bytes))
+    table.add_row("sum", "", "", size_text(found.memory.total), style="bold")
     say(table)
+    if room is not None:
+        for line in verdict(of, found.memory, args.devices, room):
+            say(line)
+    if args.compile:
+        for line in compared(of, found.memory, args.devices):
+            say(line)
     say(f"host to devices: {size_text(found.batch_bytes)} a step")
     say(f"projected hours at {args.mfu:.0%} of the bf16 peak (an assumption, not a measurement):")
     for chip, hours in found.hours.items():
@@ -106,3 +133,17 @@ def run(args: argparse.Namespace) -> int:
             listed.add_row(*row)
         say(listed)
     return 0
+
+
+def _simulate_devices(count: int) -> None:
+    """So many CPU devices in this process. ValueError where jax has begun to compute with another number."""
+    import jax
+
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        if len(jax.devices()) < count:
+            raise ValueError(
+                f"--compile for {count} devices: this process has computed with {len(jax.devices())} already; use a "
+                "process of its own."
+            ) from None

@@ -80,6 +80,8 @@ def _run(args: argparse.Namespace, signals: Signals | None = None) -> int:
     from protloc_jax.data.loader import WorkerDied, open_split
     from protloc_jax.devices import make_mesh, set_up_compilation_cache
     from protloc_jax.launch.start import RendezvousFailed, start_up
+    from protloc_jax.train.checkpoint import StorageFailed
+    from protloc_jax.train.device_memory import is_out_of_memory
     from protloc_jax.train.exits import Exit
     from protloc_jax.train.experiment import Experiment
     from protloc_jax.train.initial_model import beginning
@@ -117,6 +119,14 @@ def _run(args: argparse.Namespace, signals: Signals | None = None) -> int:
         except WorkerDied as error:
             print(f"protloc pretrain: {error}", file=sys.stderr)
             return int(Exit.WORKER_DIED)
+        except StorageFailed as error:
+            print(f"protloc pretrain: {error}", file=sys.stderr)
+            return int(Exit.STORAGE)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"protloc pretrain: {_exhausted(begins.experiment, loader, mesh, error)}", file=sys.stderr)
+            return int(Exit.DEVICE_MEMORY)
 
 
 def _refuse_foreign(weights: str) -> None:
@@ -198,6 +208,26 @@ def _replay(args: argparse.Namespace, experiment: Experiment, loader: Loader, me
     found = replay(Path(args.replay), experiment, lambda start: _loader(experiment, start), _facts(loader), mesh=mesh)
     print(report(found))
     return 0
+
+
+def _exhausted(experiment: Experiment, loader: Loader, mesh: Mesh, error: BaseException) -> str:
+    """What took the device's memory, and what would fit."""
+    from protloc_jax.plan.exhausted import explained
+    from protloc_jax.plan.memory import layout
+    from protloc_jax.train.checkpoint_files import CHECKPOINTS, steps_in
+    from protloc_jax.train.device_memory import first_line, room
+
+    info = loader.info
+    of = layout(
+        experiment,
+        loader.channels,
+        image_shape=(info.height, info.width),
+        image_bytes=2 if info.dtype == "uint16" else 1,
+        groups=len(loader.group_names),
+    )
+    limit = min(map(room, mesh.local_devices))
+    steps = steps_in(Path(experiment.run.out) / CHECKPOINTS)
+    return explained(of, mesh.size, reason=first_line(error), limit=limit, steps=steps)
 
 
 def _loader(experiment: Experiment, start: int, *, listed: bool = False) -> Loader:

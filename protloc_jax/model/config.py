@@ -20,12 +20,15 @@ class VitShape(NamedTuple):
     hidden: int  # numbers that enter the MLP's second map; a gated MLP makes twice as many
 
 
-# DeiT / DINO naming (facebookresearch/dino, vision_transformer.py); L is ViT-L of the original paper, table 1.
+# DeiT / DINO naming (facebookresearch/dino, vision_transformer.py); L and H are ViT-L and ViT-H of the original paper,
+# table 1; g is DINOv2's ViT-g (`vit_giant2`), wider and with more heads than that of Zhai et al. 2022.
 SIZES: dict[str, VitShape] = {
     "Ti": VitShape(192, 12, 3, 768),
     "S": VitShape(384, 12, 6, 1536),
     "B": VitShape(768, 12, 12, 3072),
     "L": VitShape(1024, 24, 16, 4096),
+    "H": VitShape(1280, 32, 16, 5120),
+    "g": VitShape(1536, 40, 24, 6144),
 }
 
 
@@ -33,7 +36,9 @@ SIZES: dict[str, VitShape] = {
 class VitConfig:
     """A vision transformer with an N-channel stem; 0 in `dim`, `depth`, `heads`, `mlp_ratio` means "from `size`"."""
 
-    size: Literal["Ti", "S", "B", "L", "custom"] = opt("S", "Ti, S, B, L, or custom (then set dim, depth, heads)")
+    size: Literal["Ti", "S", "B", "L", "H", "g", "custom"] = opt(
+        "S", "Ti, S, B, L, H, g (DINOv2's giant has mlp=swiglu too), or custom (then set dim, depth, heads)"
+    )
     patch: int = opt(16, "patch side in pixels")
     channels: int = opt(3, "number of input channels (model slots)")
     stem: Literal["joint", "channels"] = opt(
@@ -55,7 +60,9 @@ class VitConfig:
     dim: int = opt(0, "token width; 0 = from size")
     depth: int = opt(0, "number of blocks; 0 = from size")
     heads: int = opt(0, "attention heads; 0 = from size")
-    mlp_ratio: float = opt(0.0, "hidden width of the MLP over token width; 0 = from size (4)")
+    mlp_ratio: float = opt(
+        0.0, "hidden width of the MLP over token width; 0 = 4, or with swiglu two thirds of that, rounded up to eights"
+    )
     registers: int = opt(0, "extra tokens without an image patch (Darcet et al. 2023)")
     cell_tokens: int = opt(
         0, "tokens made of the vector of the image's cell line (data.cell_vectors), after the class token; 0 = none"
@@ -136,6 +143,9 @@ class VitConfig:
         base = SIZES.get(self.size, VitShape(0, 0, 0, 0))
         dim = self.dim or base.dim
         hidden = round(dim * (self.mlp_ratio or 4.0))
+        if self.mlp == "swiglu" and not self.mlp_ratio:
+            # As many operations as without the gate: DINOv2's SwiGLUFFNFused, a multiple of 8.
+            hidden = -(-int(hidden * 2 / 3) // 8) * 8
         return VitShape(dim, self.depth or base.depth, self.heads or base.heads, hidden)
 
     @property

@@ -95,8 +95,10 @@ def count_parameters(tree: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def activation_bytes(config: VitConfig, crops: Crops, batch: int) -> int:
+def activation_bytes(config: VitConfig, crops: Crops, batch: int, *, kept_patches: int = 0) -> int:
     """Estimated bytes that the backward pass of the transformer keeps, for `batch` images of `crops`.
+
+    kept_patches: an encoder that sees so many patches of each view and no more (MAE); 0 = all
 
     Without remat each block keeps, per token, about 12 vectors of the token width (its input, the middle residual,
     centred and normed values of two norms, query, key, value, mixed values and projections), 4 of the hidden width
@@ -107,6 +109,8 @@ def activation_bytes(config: VitConfig, crops: Crops, batch: int) -> int:
     dim, depth, heads, hidden = config.shape
     width = 2 if config.dtype == "bfloat16" else 4
     tokens = config.tokens(crops.size, crops.size)
+    if kept_patches:
+        tokens -= math.prod(config.grid(crops.size, crops.size)) - kept_patches
     of_block = tokens * (12 * dim + 4 * hidden + 2 * heads * tokens) * width
     kept_of_block = {"none": of_block, "block": tokens * dim * width, "selective": tokens * (2 * dim + hidden) * width}
     kept = depth * kept_of_block[config.remat] + (0 if config.remat == "none" else of_block)

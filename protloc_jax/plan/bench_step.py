@@ -27,7 +27,7 @@ from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.state import init_state
 from protloc_jax.train.step import make_step, state_sharding
 
-PEAK_SOURCE = "dense bf16 peak of the chip, by its vendor's data sheet (protloc_jax.telemetry.clock.PEAK_TFLOPS)"
+PEAK_SOURCE = "dense bf16 peak of the chip, by its vendor's data sheet (protloc_jax.chips)"
 FLOPS_SOURCE = (
     "matrix products that the model needs, no recomputation (the method's own count, protloc_jax.model.flops)"
 )

@@ -8,14 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AbstractMesh, AxisType
 
 from protloc_jax.channels import ChannelSet
 from protloc_jax.chips import CHIPS
-from protloc_jax.devices import AXES, leaf_path, params_sharding
-from protloc_jax.model.flops import Crops, activation_bytes, count_parameters
-from protloc_jax.model.vocabulary import with_vocabulary
-from protloc_jax.train.channel_passes import trained_plan
+from protloc_jax.devices import leaf_path, params_sharding
+from protloc_jax.model.flops import count_parameters
+from protloc_jax.plan.memory import Layout, Memory, batch_shapes, forecast, layout, read_mesh
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
@@ -29,15 +27,6 @@ SHOWN = {"H200": "h200", "A100": "a100-40", "TPU v5 lite": "v5e", "TPU v6": "v6e
 _PEAKS = {label: CHIPS[name].bf16.value for label, name in SHOWN.items()}
 
 
-class Held(NamedTuple):
-    """One part of the training state: where its bytes are."""
-
-    part: str
-    numbers: int
-    bytes: int
-    bytes_a_device: int
-
-
 class Plan(NamedTuple):
     """The forecast of a run; bytes are per device where the name says so, hours are by chip."""
 
@@ -47,19 +36,17 @@ class Plan(NamedTuple):
     steps_per_epoch: int
     images: int
     parameters: dict[str, int]
-    held: list[Held]
+    memory: Memory
     sharding: list[tuple[str, str, str]]
-    activations_a_device: int
-    gradients_a_device: int
     batch_bytes: int
     flops_per_image: int
     hours: dict[str, float]
     peak_lr: float
 
     @property
-    def bytes_a_device(self) -> int:
-        """State, gradients and kept activations of one device; programs need some more."""
-        return sum(h.bytes_a_device for h in self.held) + self.gradients_a_device + self.activations_a_device
+    def activations_a_device(self) -> int:
+        """Bytes of a device that the backbone's blocks keep for the backward pass."""
+        return next(part.bytes for part in self.memory.made if part.name == "activations")
 
 
 def plan(
@@ -71,59 +58,40 @@ def plan(
     image_shape: tuple[int, int] = (512, 512),
     image_bytes: int = 1,
     mfu: float = ASSUMED_MFU,
+    of: Layout | None = None,
 ) -> Plan:
     """Forecast a run on `devices` accelerators over `examples` training images.
 
-    Activations are the estimate of `activation_bytes` (right within about a factor of two). Hours assume `mfu` of each
-    chip's bf16 peak. Raises ValueError where devices, mesh and batch do not fit together.
+    Memory is that of `plan.memory`, `of` its layout where that is made already. Hours assume `mfu` of each chip's bf16
+    peak. Raises ValueError where devices, mesh and batch do not fit together.
     """
-    through = trained_plan(experiment, channels)
-    passes = len(through.passes) if through else 1
-    if through is None:  # else the model keeps the slots of the weights
-        model = dataclasses.replace(experiment.model, channels=len(channels))
-        experiment = dataclasses.replace(experiment, model=model)
-    run, optim = experiment.run, experiment.optim
-    experiment = dataclasses.replace(experiment, model=with_vocabulary(experiment.model, channels))
+    if of is None:
+        of = layout(experiment, channels, image_shape=image_shape, image_bytes=image_bytes)
+    experiment, state = of.experiment, of.shapes
+    optim = experiment.optim
     method = make_method(experiment, channels)
-    views = method.views(experiment.views)
-    data = _data_axis(devices, run.mesh_data, run.mesh_fsdp)
-    mesh = AbstractMesh((data, run.mesh_fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    flops = method.flops(method.views(experiment.views))
+    mesh = read_mesh(experiment, devices)
     share = devices * optim.accumulation
-    each, over = divmod(optim.batch, share)
-    if over:
+    if optim.batch % share:
         raise ValueError(
             f"optim.batch={optim.batch} does not divide over {devices} devices x {optim.accumulation} micro-batches; "
             f"the nearest that does is {max(1, round(optim.batch / share)) * share}."
         )
     schedules = Schedules(experiment, examples // optim.batch)
-    state = state_shapes(experiment, channels)
-    shardings = params_sharding(mesh, state)  # type: ignore[arg-type]
-    held = []
-    for name in ("params", "teacher", "opt_state", "buffers"):
-        leaves = jax.tree.leaves(getattr(state, name))
-        split = jax.tree.leaves(getattr(shardings, name), is_leaf=lambda s: hasattr(s, "spec"))
-        total = sum(_bytes(x) for x in leaves)
-        own = sum(_bytes(x) // _ways(s, mesh) for x, s in zip(leaves, split, strict=True))
-        held.append(Held(name, sum(math.prod(x.shape) for x in leaves), total, own))
-    crops = (Crops(views.n_global, views.global_size), Crops(views.n_local, views.local_size))
-    flops = method.flops(views)
-    width = 2 if experiment.model.dtype == "bfloat16" else 4
-    images_each = 1 + bool(experiment.data.weak_label) + (experiment.data.donor != "none")  # a partner, a donor
-    logits = each * method.head_numbers(views) * width
+    memory = forecast(of, mesh)
+    batch_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batch_shapes(of)))
     images = schedules.total * optim.batch
     return Plan(
         devices=devices,
-        mesh=(data, run.mesh_fsdp),
+        mesh=(mesh.shape["data"], mesh.shape["fsdp"]),
         steps=schedules.total,
         steps_per_epoch=examples // optim.batch,
         images=images,
         parameters={name: count_parameters(tree) for name, tree in state.params.items()},
-        held=held,
-        sharding=_table(state.params, shardings.params),
-        activations_a_device=sum(activation_bytes(experiment.model, c, each * passes) for c in crops if c.views)
-        + logits,
-        gradients_a_device=held[0].bytes,
-        batch_bytes=optim.batch * math.prod(image_shape) * len(channels) * image_bytes * images_each,
+        memory=memory,
+        sharding=_table(state.params, params_sharding(mesh, state.params)),  # type: ignore[arg-type]
+        batch_bytes=batch_bytes,
         flops_per_image=flops,
         hours={chip: images * flops / (peak * mfu * devices) / 3600 for chip, peak in _PEAKS.items()},
         peak_lr=optim.peak_lr,
@@ -152,13 +120,6 @@ def plan_beginning(
     return begins.experiment, begins.words
 
 
-def _data_axis(devices: int, data: int, fsdp: int) -> int:
-    wanted = devices // fsdp if data == -1 else data
-    if wanted < 1 or wanted * fsdp != devices:
-        raise ValueError(f"run.mesh_data={data} x run.mesh_fsdp={fsdp} does not cover {devices} devices.")
-    return wanted
-
-
 def _table(params: Any, shardings: Any) -> list[tuple[str, str, str]]:
     """(path, shape, how it is split) of every parameter."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -169,15 +130,3 @@ def _table(params: Any, shardings: Any) -> list[tuple[str, str, str]]:
         how = "replicated" if all(a == "None" for a in axes) else "(" + ", ".join(axes) + ")"
         rows.append((leaf_path(path), "x".join(map(str, leaf.shape)), how))
     return rows
-
-
-def _ways(sharding: Any, mesh: AbstractMesh) -> int:
-    """Over how many devices a leaf is split."""
-    names = [
-        n for entry in sharding.spec if entry is not None for n in (entry if isinstance(entry, tuple) else (entry,))
-    ]
-    return math.prod(mesh.shape[name] for name in names)
-
-
-def _bytes(leaf: Any) -> int:
-    return math.prod(leaf.shape) * leaf.dtype.itemsize

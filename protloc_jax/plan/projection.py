@@ -158,7 +158,7 @@ def project(
         config,
         method.views(experiment.views),
         images=images,
-        parameters=plan.held[0].bytes_a_device / 4,
+        parameters=plan.memory.held[0].bytes / 4,
         tile=chip.tile,
         accumulation=experiment.optim.accumulation,
     )
@@ -177,7 +177,7 @@ def project(
         batch=experiment.optim.batch,
         steps=plan.steps,
         flops_per_image=plan.flops_per_image,
-        memory_a_chip=plan.bytes_a_device,
+        memory_a_chip=plan.memory.total,
     )
 
 

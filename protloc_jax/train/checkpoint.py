@@ -32,6 +32,7 @@ from protloc_jax.train.checkpoint_files import (
 )
 from protloc_jax.train.digest import Table, differences, leaf_table, named_leaves, nested, sealed
 from protloc_jax.train.orbax_noise import hush_orbax
+from protloc_jax.train.retention import kept_steps
 
 __all__ = ["CheckpointDamaged", "Checkpointer", "Restored", "StorageFailed", "load_weights", "place_items"]
 
@@ -242,6 +243,11 @@ class Checkpointer:
             )
         return None
 
+    def wait(self, seconds: float = 60.0) -> None:
+        """Let the save under way end, without asking the other processes: what a failing process does last."""
+        if self._pending is not None:
+            self._pending.thread.join(seconds)
+
     def close(self) -> bool:
         """Wait for the save under way; returns whether the last save succeeded."""
         good = self._settle()
@@ -332,8 +338,7 @@ class Checkpointer:
         if not self._first:
             return
         steps = self.steps()
-        ranked = sorted((s for s in steps if s in self._scores), key=lambda s: (self._scores[s], s), reverse=True)
-        kept = {*steps[-self._keep_last :], *ranked[: self._keep_best]}
+        kept = kept_steps(steps, self._scores, keep_last=self._keep_last, keep_best=self._keep_best)
         for step in steps:
             if step not in kept:
                 # Renamed first: a kill halfway must not leave half a checkpoint under a step's name.

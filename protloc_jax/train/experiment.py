@@ -10,6 +10,7 @@ from protloc_jax.config import check_literals, nearest, opt
 from protloc_jax.data.config import DataConfig
 from protloc_jax.model.config import VitConfig
 from protloc_jax.telemetry.profiling import span
+from protloc_jax.train.addresses import path_problems, store_problems
 from protloc_jax.train.byol_config import ByolConfig
 from protloc_jax.train.dino_adversary_config import DinoAdversaryConfig
 from protloc_jax.train.dino_config import DinoConfig
@@ -154,6 +155,8 @@ class RunConfig:
             span(self.profile)
         except ValueError as error:
             problems.append(str(error))
+        problems += path_problems("out", self.out)
+        problems += store_problems("checkpoints", self.checkpoints) if self.checkpoints else []
         refuse(problems)
 
 

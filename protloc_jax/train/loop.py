@@ -35,6 +35,7 @@ from protloc_jax.train.feed import Feed, LoaderFactory
 from protloc_jax.train.initial import Begin, begin_with, compare_source, first_state
 from protloc_jax.train.jumps import JUMPS_FILE, Jumps
 from protloc_jax.train.lineage import LINEAGE_FILE, descent
+from protloc_jax.train.mirror import CLOSE_SECONDS, Mirror, any_copies, fetch_missing
 from protloc_jax.train.reporter import Reporter
 from protloc_jax.train.resume import (
     DataFacts,
@@ -51,6 +52,7 @@ from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.spike_watch import SpikeWatch
 from protloc_jax.train.state import TrainState, at_example, examples_seen, first_window, init_state
 from protloc_jax.train.step import make_step, state_sharding
+from protloc_jax.train.store import open_store
 from protloc_jax.train.watchdog import Watchdog
 
 # What may stand in for the step of `make_step`.
@@ -115,8 +117,10 @@ def fit(
     begin = partial(
         begin_with, initial, experiment.init, shapes, data.channels, model=experiment.model, warn=console.warn
     )
+    store = open_store(run.checkpoints) if run.checkpoints and first else None
     # Read before anything is written or compiled; not at all by a run that goes on.
-    begins = None if steps_in(out / CHECKPOINTS) else begin()
+    copied = bool(run.checkpoints) and any_copies(store, out / CHECKPOINTS)
+    begins = None if copied or steps_in(out / CHECKPOINTS) else begin()
 
     watchdog = Watchdog(
         out,
@@ -127,9 +131,10 @@ def fit(
     listening = Signals(grace_seconds=run.grace_seconds) if signals is None else contextlib.nullcontext(signals)
 
     with listening as heard, Preemption(mesh, heard) as preemption, hold_directory(out, say=console.line), watchdog:
-        checkpoints = Checkpointer(
-            out / CHECKPOINTS, keep_last=run.keep_last, keep_best=run.keep_best if evaluate else 0, warn=console.warn
-        )
+        if run.checkpoints:
+            fetch_missing(store, out / CHECKPOINTS, say=console.line)
+        keep = {"keep_last": run.keep_last, "keep_best": run.keep_best if evaluate else 0}
+        checkpoints = Checkpointer(out / CHECKPOINTS, **keep, warn=console.warn)
 
         def check(meta: Mapping[str, Any]) -> None:
             refuse_changes(meta, about, where=str(out))
@@ -211,14 +216,20 @@ def fit(
                 spikes=SpikeWatch(experiment.optim, before=read_metrics(out / METRICS_FILE) if first and begun else ()),
             ),
         )
+        mirror = Mirror(store, checkpoints.directory, **keep, warn=console.warn) if store is not None else None
         try:
             return loop.run(state, begun)
         except StorageFailed as error:
             console.warn(f"stopped: {error}")
             return Outcome(loop.state, loop.done, Exit.STORAGE)
+        except jax.errors.JaxRuntimeError:
+            checkpoints.wait()  # a device that fails takes no checkpoint with it
+            raise
         finally:
             profiler.close()
             feed.close()
+            if mirror is not None:
+                mirror.close(run.grace_seconds if preemption.flagged else CLOSE_SECONDS)
             writers.close()
             if own_console is not None:
                 own_console.close()

@@ -129,7 +129,7 @@ def step_function(
         if size % optim.accumulation:
             raise ValueError(f"a batch of {size} does not split into optim.accumulation={optim.accumulation}.")
         scalars = schedules(state.step)
-        params, teacher = _whole(state.params, mesh), _whole(state.teacher, mesh)
+        params, teacher = (_whole(tree, mesh) for tree in (state.params, state.teacher))
         plan = plan_updates(params, group, optim, frozen_blocks=method.frozen_blocks)
         dtype = jnp.promote_types(jax.tree.leaves(params["backbone"])[0].dtype, jnp.float32)
 

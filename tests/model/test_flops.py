@@ -51,6 +51,45 @@ def test_parameter_counts(size, parameters):
     assert flops.count_parameters(flops.parameter_shapes(VitConfig(size=size))) == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("vit_huge_patch14_224", {"size": "H", "patch": 14}),
+        (
+            "vit_giant_patch14_dinov2",
+            {"size": "g", "patch": 14, "mlp": "swiglu", "image_size": 518, "layerscale": 1e-5},
+        ),
+    ],
+)
+@pytest.mark.torch
+def test_parameter_counts_of_the_largest_sizes_are_those_of_timm(timm, name, config):
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    shapes = flops.parameter_shapes(VitConfig(**config))
+    assert flops.count_parameters(shapes) == sum(p.numel() for p in model.parameters())
+
+
+def test_parameter_counts_of_the_largest_sizes():
+    """ViT-H/14: the published 632 M with a classifier of 1000 classes. ViT-g/14: timm's 1.136 B, by hand."""
+    huge = flops.count_parameters(flops.parameter_shapes(VitConfig(size="H", patch=14)))
+    assert huge + 1000 * 1280 + 1000 == 632_045_800
+    giant = VitConfig(size="g", patch=14, mlp="swiglu", image_size=518, layerscale=1e-5)
+    block = 4 * 1536**2 + 4 * 1536 + 3 * 1536 * 4096 + 2 * 4096 + 1536 + 6 * 1536
+    around = (14 * 14 * 3 + 1) * 1536 + (1 + 1 + 37**2) * 1536 + 2 * 1536
+    assert flops.count_parameters(flops.parameter_shapes(giant)) == 40 * block + around == 1_136_479_232
+
+
+def test_a_gated_block_costs_what_its_products_do():
+    """The compiler counts three maps of 4096 numbers in a block of ViT-g, not two of 6144 or of 8192."""
+    config = VitConfig(size="custom", dim=192, depth=1, heads=2, mlp="swiglu", scan=False)
+    shapes = {"params": flops.parameter_shapes(config)}
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    lowered = jax.jit(lambda p, x: Vit(config).apply(p, x).cls).lower(shapes, images)
+    assert 1.0 < (lowered.cost_analysis() or {})["flops"] / flops.vit_flops(config, 224) < 1.15
+
+
 def test_head_parameter_count():
     shapes = flops.head_parameter_shapes(DinoHead(65536), 384)
     widths = [384 * 2048 + 2048, 2048 * 2048 + 2048, 2048 * 256 + 256, 256 * 65536 + 65536]

@@ -16,7 +16,16 @@ def test_sizes():
     assert VitConfig(size="S").shape == (384, 12, 6, 1536)
     assert VitConfig(size="B").shape == (768, 12, 12, 3072)
     assert VitConfig(size="L").shape == (1024, 24, 16, 4096)
+    assert VitConfig(size="H").shape == (1280, 32, 16, 5120)
+    assert VitConfig(size="g").shape == (1536, 40, 24, 6144)
     assert VitConfig(size="custom", dim=64, depth=2, heads=4, mlp_ratio=2).shape == (64, 2, 4, 128)
+
+
+def test_a_gated_mlp_is_two_thirds_as_wide_in_eights():
+    """4096 is DINOv2's giant; 170 2/3 numbers become 176. A ratio that is given is taken as it is."""
+    assert VitConfig(size="g", mlp="swiglu").shape.hidden == 4096
+    assert VitConfig(size="custom", dim=64, depth=1, heads=1, mlp="swiglu").shape.hidden == 176
+    assert VitConfig(size="custom", dim=64, depth=1, heads=1, mlp="swiglu", mlp_ratio=2).shape.hidden == 128
 
 
 def test_a_width_given_overrides_the_size_and_survives_a_round_trip():

@@ -232,7 +232,7 @@ def test_a_plan_costs_its_passes(source):
         found[text] = plan(experiment, tiny.CHANNELS, 24, image_shape=(8, 8))
         assert any("channel plan (0,gfp," in line and "pass(es) a view" in line for line in words)
     one, two = found["natural"], found["per-channel"]
-    assert one.batch_bytes == two.batch_bytes == 4 * 8 * 8 * 2
+    assert one.batch_bytes == two.batch_bytes == 4 * (8 * 8 * 2 + 8)  # images and their addresses
     assert two.flops_per_image == pytest.approx(2 * one.flops_per_image, rel=0.02)
     assert two.activations_a_device == pytest.approx(2 * one.activations_a_device, rel=0.02)
 

@@ -1,4 +1,4 @@
-"""One of several processes of a tiny run; PROTLOC_* say which. Started by test_two_processes.py."""
+"""One of several processes of a tiny run; PROTLOC_* say which. Started by tests/faults."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def main(out: str, signal_at: str, *overrides: str) -> int:
     step = tiny.cheap_step()
 
     def watched(state, batch):
-        # Only the second process hears of the preemption.
-        if jax.process_index() == 1 and int(state.step) == int(signal_at):
+        # Of several processes only the second hears of the preemption.
+        if jax.process_index() == min(1, jax.process_count() - 1) and int(state.step) == int(signal_at):
             os.kill(os.getpid(), signal.SIGTERM)
         return step(state, batch)
 

@@ -1,4 +1,4 @@
-"""Two processes of two devices each: together they start, save, stop on one's signal, and one alone can go on."""
+"""A run of two processes starts, saves and stops on one's signal; two, four or one alone go on from it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training as tiny
 from quick_compilation import forced_devices
+
+sys.path.append(str(Path(__file__).parent.parent / "train"))
+import tiny_training as tiny
 
 from protloc_jax.train.checkpoint import load_weights
 from protloc_jax.train.checkpoint_files import steps_in
 from protloc_jax.train.digest import named_leaves
 
-PROGRAM = Path(__file__).parent / "two_processes.py"
+PROGRAM = Path(__file__).parent.parent / "train" / "two_processes.py"
 
 
 def run(out: Path, *overrides: str, processes: int, devices: int, signal_at: int = -1) -> list[tuple[int, str]]:
@@ -76,8 +78,8 @@ def check_against_one_process(out: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(leaf, named_leaves(theirs)[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 2)])
-def test_goes_on_with_as_many_or_fewer_processes(tmp_path, stopped, processes, devices):
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (4, 1), pytest.param(2, 2, marks=pytest.mark.slow)])
+def test_goes_on_with_other_numbers_of_processes(tmp_path, stopped, processes, devices):
     out = tmp_path / "run"
     shutil.copytree(stopped, out)
     begun = steps_in(out / "checkpoints")[-1]
@@ -113,3 +115,20 @@ def test_a_directory_in_use_is_refused_by_all(tmp_path):
     assert all(code != 0 for code, _ in results)
     assert f"in use by another job (process {holder.pid}" in results[0][1]
     assert "the first process could not use run directory" in results[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", [(2, 4, 1), (4, 1, 2, 4)])
+def test_one_number_of_processes_after_another(tmp_path, counts):
+    """Four devices in all, each part but the last stopped on the way. Slow: seven and eleven processes start."""
+    out = tmp_path / "run"
+    for number, processes in enumerate(counts, 1):
+        last = number == len(counts)
+        stop = -1 if last else 20 * number // (len(counts) + 1)
+        results = run(out, processes=processes, devices=4 // processes, signal_at=stop)
+        text = "\n".join(text for _, text in results)
+        assert [code for code, _ in results] == [0 if last else 75] * processes, text
+        assert ("resumed from" in results[0][1]) == (number > 1)
+        # One process of one device reads what they wrote, every digest checked.
+        assert load_weights(out)[1]["step"] == len(tiny.losses(out))
+    check_against_one_process(out, tmp_path)
