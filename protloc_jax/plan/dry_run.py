@@ -22,7 +22,7 @@ from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import init_state
+from protloc_jax.train.state import state_shapes
 
 # Small vision transformers reach 15 to 30 % of the bf16 peak of recent chips in published runs.
 ASSUMED_MFU = 0.25
@@ -96,7 +96,7 @@ def plan(
             f"the nearest that does is {max(1, round(optim.batch / share)) * share}."
         )
     schedules = Schedules(experiment, examples // optim.batch)
-    state = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    state = state_shapes(experiment, channels)
     shardings = params_sharding(mesh, state)  # type: ignore[arg-type]
     held = []
     for name in ("params", "teacher", "opt_state", "buffers"):
@@ -140,7 +140,7 @@ def plan_beginning(
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, channels=len(channels)))
     begins = beginning(experiment, channels, given=given)
     if begins.initial is not None:
-        state = jax.eval_shape(lambda: init_state(begins.experiment, channels, jax.random.key(0)))
+        state = state_shapes(begins.experiment, channels)
         refuse_misfits(begins.initial, state, channels)
     return begins.experiment, begins.words
 

@@ -33,7 +33,7 @@ from protloc_jax.train.reporter import Reporter
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import TrainState, examples_seen, init_state
+from protloc_jax.train.state import TrainState, examples_seen, state_shapes
 from protloc_jax.train.step import make_step, state_sharding
 
 # From an example number (images consumed before) to this host's batches from there on.
@@ -93,7 +93,7 @@ def fit(
     schedules = Schedules(experiment, data.examples // experiment.optim.batch)
     take_step: StepFunction = make_step(experiment, data.channels, schedules, mesh) if step is None else step
     held = state_sharding(experiment, data.channels, mesh)
-    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, jax.random.key(run.seed)))
+    shapes = state_shapes(experiment, data.channels)
     about = describe_run(experiment, data)
     begin = partial(
         begin_with, initial, experiment.init, shapes, data.channels, model=experiment.model, warn=console.warn

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protloc_jax.channels import ChannelSet
-from protloc_jax.train.experiment import Experiment
+from protloc_jax.train.experiment import Experiment, RunConfig
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import OptState, init_optimizer
 
@@ -59,6 +62,25 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
         bad_steps=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(key),
     )
+
+
+def initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[np.ndarray], TrainState]:
+    """`init_state` of an experiment as a function of key data, uint32 [2]: the same function each time it is asked for.
+
+    JAX therefore traces it once in a process, for shapes, placement and the state itself, whatever the seed and the
+    run directory.
+    """
+    return _initialiser(dataclasses.replace(experiment, run=RunConfig()), channels)
+
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[np.ndarray], TrainState]:
+    return lambda key_data: init_state(experiment, channels, jax.random.wrap_key_data(key_data))
+
+
+def state_shapes(experiment: Experiment, channels: ChannelSet) -> TrainState:
+    """The state as `jax.ShapeDtypeStruct`s."""
+    return jax.eval_shape(initialiser(experiment, channels), jax.ShapeDtypeStruct((2,), np.uint32))
 
 
 def examples_seen(state: TrainState) -> int:
