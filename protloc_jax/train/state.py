@@ -64,7 +64,7 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
     )
 
 
-def initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[np.ndarray], TrainState]:
+def initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[jax.typing.ArrayLike], TrainState]:
     """`init_state` of an experiment as a function of key data, uint32 [2]: the same function each time it is asked for.
 
     JAX therefore traces it once in a process, for shapes, placement and the state itself, whatever the seed and the
@@ -74,8 +74,8 @@ def initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[np.nd
 
 
 @functools.lru_cache(maxsize=16)
-def _initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[np.ndarray], TrainState]:
-    return lambda key_data: init_state(experiment, channels, jax.random.wrap_key_data(key_data))
+def _initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[jax.typing.ArrayLike], TrainState]:
+    return lambda key_data: init_state(experiment, channels, jax.random.wrap_key_data(jnp.asarray(key_data)))
 
 
 def state_shapes(experiment: Experiment, channels: ChannelSet) -> TrainState:
