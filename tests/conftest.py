@@ -1,4 +1,4 @@
-"""How the tests compile and in which order they run; and timm and transformers, loaded with a hand where needed.
+"""How the tests compile, on how many threads and in which order they run; and timm and transformers, loaded with a hand where needed.
 
 A torchvision may not match a CPU torch.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -14,6 +15,10 @@ import pytest
 from quick_compilation import append_quick_flags
 
 append_quick_flags()
+# Two processes share two cores: the second thread of a small product mostly waits, busily. What was imported before this
+# file keeps its threads, but not in the processes that pytest-xdist and the tests start.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 # Longest first, so that no process is left with one of them while the other has run out of files. The runs that
 # multihost/ compares with are those of test_equivalence, hence its place.
