@@ -1,4 +1,4 @@
-"""How the tests compile, on how many threads and in which order they run; and timm and transformers, loaded with a hand where needed.
+"""How the tests compile, on how many threads and in which order they run; and timm and transformers, loaded with care.
 
 A torchvision may not match a CPU torch.
 """
@@ -15,8 +15,8 @@ import pytest
 from quick_compilation import append_quick_flags
 
 append_quick_flags()
-# Two processes share two cores: the second thread of a small product mostly waits, busily. What was imported before this
-# file keeps its threads, but not in the processes that pytest-xdist and the tests start.
+# Two processes share two cores: the second thread of a small product mostly waits, busily. What was imported before
+# this file keeps its threads, but not in the processes that pytest-xdist and the tests start.
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
@@ -25,7 +25,8 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 LONG = (
     *("test_equivalence", "test_whole_path", "test_resume_after_kill", "test_every_preset", "test_views_multicrop"),
     *("test_supervised", "test_probe", "test_two_processes", "test_initial", "test_two_process_losses"),
-    *("test_simulated_difficulty", "test_loop", "test_step", "test_study_ws_dino", "test_ws_dino_weights"),
+    *("test_simulated_difficulty", "test_study_command", "test_study_ws_dino", "test_loop", "test_bring_your_weights"),
+    *("test_step", "test_ws_dino_weights"),
 )
 
 
