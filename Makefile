@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# All of the packages' bytecode at once; empty leaves it to their first import, which is quicker for a few tests.
+COMPILE ?= --compile-bytecode
 export UV_PYTHON_DOWNLOADS = never
 
 .PHONY: demo test test-slow check lint types format parity lock bench table smoke clean
@@ -19,7 +21,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or newer is needed, this is ' + sys.version"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet $(COMPILE) --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
@@ -36,8 +38,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Only the files that have such a test: importing the other 270 takes longer than some of these tests.
 parity: $(VENV)/.torch  ## the tests against PyTorch, timm and transformers (about 4 minutes)
-	PROTLOC_TEST_COMPILATION=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "torch and not slow"
+	PROTLOC_TEST_COMPILATION=full $(BIN)/python -m pytest -n 2 --dist loadfile -m "torch and not slow" \
+	  $$(grep -rl --include='test_*.py' 'mark\.torch' tests)
 
 # pip and not uv for PyTorch: pip's own settings may name a CPU build, where the default is one for CUDA (3 GB).
 $(VENV)/.torch: $(VENV)/.installed

@@ -1,11 +1,13 @@
-"""How the tests compile and in which order they run; and timm and transformers, loaded with a hand where needed.
+"""How the tests compile, on how many threads and in which order they run; and timm and transformers, loaded with care.
 
 A torchvision may not match a CPU torch.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
+import os
 import sys
 from types import ModuleType
 
@@ -13,13 +15,19 @@ import pytest
 from quick_compilation import append_quick_flags
 
 append_quick_flags()
+# Two processes share two cores: the second thread of a small product mostly waits, busily. What was imported before
+# this file keeps its threads, but not in the processes that pytest-xdist and the tests start.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 # Longest first, so that no process is left with one of them while the other has run out of files. The runs that
 # multihost/ compares with are those of test_equivalence, hence its place.
 LONG = (
     *("test_equivalence", "test_whole_path", "test_resume_after_kill", "test_every_preset", "test_views_multicrop"),
     *("test_supervised", "test_probe", "test_row_04_other_process_counts", "test_initial", "test_two_process_losses"),
-    *("test_simulated_difficulty", "test_loop", "test_step", "test_study_ws_dino", "test_ws_dino_weights"),
+    *("test_row_06_lost_process", "test_row_18_loss_spike", "test_row_27_data_workers"),
+    *("test_simulated_difficulty", "test_study_command", "test_study_ws_dino", "test_loop", "test_bring_your_weights"),
+    *("test_step", "test_ws_dino_weights"),
 )
 
 
@@ -32,6 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    # What the imports left stays to the end: each full collection would walk through all of it again, a tenth of a
+    # second every few tests. Those that remain come when there is something to find.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 50)
 
 
 def loaded(name: str) -> ModuleType:

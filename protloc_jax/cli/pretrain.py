@@ -263,18 +263,17 @@ def _facts(loader: Loader) -> DataFacts:
 
 def _introduce(experiment: Experiment, loader: Loader, mesh: Mesh, say) -> float:
     """Say what will be trained on what and how; returns the FLOPs of one image's step."""
-    import jax
 
     from protloc_jax.model.flops import count_parameters
     from protloc_jax.train.loop import CONFIG_FILE
     from protloc_jax.train.methods import make_method
     from protloc_jax.train.schedules import Schedules
-    from protloc_jax.train.state import init_state
+    from protloc_jax.train.state import state_shapes
 
     model, optim = experiment.model, experiment.optim
     method = make_method(experiment, loader.channels)
     views = method.views(experiment.views)
-    shapes = jax.eval_shape(lambda: init_state(experiment, loader.channels, jax.random.key(0)))
+    shapes = state_shapes(experiment, loader.channels)
     schedules = Schedules(experiment, loader.n // optim.batch)
     sizes = ", ".join(f"{name} {count_parameters(tree):,}" for name, tree in shapes.params.items())
     crops = [(views.n_global, views.global_size), (views.n_local, views.local_size)]

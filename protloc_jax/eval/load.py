@@ -22,7 +22,7 @@ from protloc_jax.train.digest import content_digest
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.initial import CELLS, began_with, with_rows_of
 from protloc_jax.train.pinned import split_pin, without_pin
-from protloc_jax.train.state import init_state
+from protloc_jax.train.state import initialiser
 from protloc_jax.views.normalisation import Normalisation
 from protloc_jax.views.prepare import PrepareConfig
 
@@ -99,10 +99,10 @@ def untrained(path: str | Path, *, seed: int | None = None, size: Size = 0) -> E
 
 
 def _drawn(meta: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The backbone as a run of these settings draws it from a seed."""
-    experiment = from_mapping(Experiment, meta["config"])
-    state = init_state(experiment, ChannelSet(meta["channels"]), jax.random.key(seed))
-    return jax.tree.map(np.asarray, state.params["backbone"])
+    """The backbone as a run of these settings draws it from a seed, to the bit: compiled as there."""
+    draw = initialiser(from_mapping(Experiment, meta["config"]), ChannelSet(meta["channels"]))
+    key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    return jax.tree.map(np.asarray, jax.jit(lambda data: draw(data).params["backbone"])(key_data))
 
 
 def _foreign(path: str | Path, which: str, size: Size, options: Mapping[str, Any]) -> Encoder:

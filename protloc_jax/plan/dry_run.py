@@ -19,7 +19,7 @@ from protloc_jax.train.initial import refuse_misfits
 from protloc_jax.train.initial_model import beginning
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import init_state
+from protloc_jax.train.state import state_shapes
 
 # Small vision transformers reach 15 to 30 % of the bf16 peak of recent chips in published runs.
 ASSUMED_MFU = 0.25
@@ -96,13 +96,6 @@ def plan(
         hours={chip: images * flops / (peak * mfu * devices) / 3600 for chip, peak in _PEAKS.items()},
         peak_lr=optim.peak_lr,
     )
-
-
-def state_shapes(experiment: Experiment, channels: ChannelSet) -> Any:
-    """The training state as shapes and dtypes, also where the machine lacks what the model's attention runs on."""
-    model = dataclasses.replace(experiment.model, attention="xla")
-    portable = dataclasses.replace(experiment, model=model)
-    return jax.eval_shape(lambda: init_state(portable, channels, jax.random.key(0)))
 
 
 def plan_beginning(

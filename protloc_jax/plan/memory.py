@@ -29,7 +29,7 @@ from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.methods.mae import Mae
-from protloc_jax.train.state import TrainState, init_state
+from protloc_jax.train.state import TrainState, state_shapes
 from protloc_jax.views.config import ViewsConfig
 
 GIB = 2**30
@@ -112,7 +112,7 @@ def layout(
 ) -> Layout:
     """Shapes of a run's state. image_bytes 1 or 2 a pixel; labels, groups: label names and group columns of records."""
     experiment = with_channels(experiment, channels)
-    shapes = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
+    shapes = state_shapes(experiment, channels)
     return Layout(experiment, channels, shapes, image_shape, image_bytes, labels, groups)
 
 

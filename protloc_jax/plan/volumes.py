@@ -13,12 +13,12 @@ from jax.sharding import AbstractMesh, AxisType
 from protloc_jax.channels import ChannelSet
 from protloc_jax.data.batch import Batch
 from protloc_jax.devices import AXES, MIN_SHARDED_ELEMENTS, leaf_path, partition
-from protloc_jax.plan.dry_run import state_shapes
 from protloc_jax.train.dino_config import DinoConfig
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.method import Method
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.schedules import Schedules
+from protloc_jax.train.state import state_shapes
 from protloc_jax.train.step import devices_apart
 from protloc_jax.views.multicrop import Views
 

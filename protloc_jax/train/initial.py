@@ -22,7 +22,7 @@ from protloc_jax.train.checkpoint_files import CHECKPOINTS, META_ITEM, listed, l
 from protloc_jax.train.digest import differences, named_leaves
 from protloc_jax.train.experiment import Experiment, InitConfig
 from protloc_jax.train.pinned import without_pin
-from protloc_jax.train.state import TrainState, init_state
+from protloc_jax.train.state import TrainState, initialiser
 
 ITEMS = ("params", "teacher", "buffers")
 CELLS = "cells"  # the backbone's part that makes cell tokens
@@ -203,8 +203,8 @@ def first_state(experiment: Experiment, channels: ChannelSet, held: TrainState, 
 
     What the weights do not have (a new head, the method's other parts) is what a run from scratch begins with.
     """
-    key = jax.random.key(experiment.run.seed)
-    state = jax.jit(lambda: init_state(experiment, channels, key), out_shardings=held)()
+    key_data = np.asarray(jax.random.key_data(jax.random.key(experiment.run.seed)))
+    state = jax.jit(initialiser(experiment, channels), out_shardings=held)(key_data)
     if initial is None:
         return state
 

@@ -50,7 +50,7 @@ from protloc_jax.train.run_lock import hold_directory
 from protloc_jax.train.save_times import SaveTimes
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.spike_watch import SpikeWatch
-from protloc_jax.train.state import TrainState, at_example, examples_seen, first_window, init_state
+from protloc_jax.train.state import TrainState, at_example, examples_seen, first_window, state_shapes
 from protloc_jax.train.step import make_step, state_sharding
 from protloc_jax.train.store import open_store
 from protloc_jax.train.watchdog import Watchdog
@@ -112,7 +112,7 @@ def fit(
     schedules = Schedules(experiment, data.examples // experiment.optim.batch)
     take_step: StepFunction = make_step(experiment, data.channels, schedules, mesh) if step is None else step
     held = state_sharding(experiment, data.channels, mesh)
-    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, jax.random.key(run.seed)))
+    shapes = state_shapes(experiment, data.channels)
     about = describe_run(experiment, data)
     begin = partial(
         begin_with, initial, experiment.init, shapes, data.channels, model=experiment.model, warn=console.warn

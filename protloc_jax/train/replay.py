@@ -31,7 +31,7 @@ from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import plan_updates, without_frozen_gradients
 from protloc_jax.train.resume import DataFacts, describe_run, pack, refuse_changes, unpack, with_shardings
 from protloc_jax.train.schedules import Schedules
-from protloc_jax.train.state import TrainState, at_example, examples_seen, init_state
+from protloc_jax.train.state import TrainState, at_example, examples_seen, state_shapes
 from protloc_jax.train.step import ViewMaker, example_keys, make_step, state_sharding, view_maker, without_images
 
 
@@ -75,7 +75,7 @@ def replay(
     record, run = read_bad_step(path), path.absolute().parent.parent
     schedules = Schedules(experiment, data.examples // experiment.optim.batch)
     step = make_step(experiment, data.channels, schedules, mesh)
-    shapes = jax.eval_shape(lambda: init_state(experiment, data.channels, jax.random.key(0)))
+    shapes = state_shapes(experiment, data.channels)
     target = pack(with_shardings(shapes, state_sharding(experiment, data.channels, mesh)))
 
     from_step, meta = _nearest_checkpoint(run, record["step"])

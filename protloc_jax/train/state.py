@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from protloc_jax.channels import ChannelSet
-from protloc_jax.train.experiment import Experiment, OptimConfig
+from protloc_jax.train.experiment import Experiment, OptimConfig, RunConfig
 from protloc_jax.train.methods import make_method
 from protloc_jax.train.optimizer import OptState, init_optimizer
 from protloc_jax.train.spikes import Window, empty_window
@@ -68,6 +71,26 @@ def init_state(experiment: Experiment, channels: ChannelSet, key: jax.Array) -> 
 def first_window(optim: OptimConfig) -> Window | None:
     """The window of losses that a run begins with, where `optim.on_spike` says that its steps can be undone."""
     return None if optim.on_spike == "flag" else empty_window(optim.spike_window)
+
+
+def initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[jax.typing.ArrayLike], TrainState]:
+    """`init_state` of an experiment as a function of key data, uint32 [2]: the same function each time it is asked for.
+
+    JAX therefore traces it once in a process, for shapes, placement and the state itself, whatever the seed and the
+    run directory.
+    """
+    return _initialiser(dataclasses.replace(experiment, run=RunConfig()), channels)
+
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(experiment: Experiment, channels: ChannelSet) -> Callable[[jax.typing.ArrayLike], TrainState]:
+    return lambda key_data: init_state(experiment, channels, jax.random.wrap_key_data(jnp.asarray(key_data)))
+
+
+def state_shapes(experiment: Experiment, channels: ChannelSet) -> TrainState:
+    """The state as `jax.ShapeDtypeStruct`s, also where the machine lacks what the model's attention runs on."""
+    portable = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, attention="xla"))
+    return jax.eval_shape(initialiser(portable, channels), jax.ShapeDtypeStruct((2,), np.uint32))
 
 
 def examples_seen(state: TrainState) -> int:

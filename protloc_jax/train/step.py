@@ -32,7 +32,7 @@ from protloc_jax.train.optimizer import (
 )
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.spikes import limit, with_loss
-from protloc_jax.train.state import TrainState, add_examples, init_state
+from protloc_jax.train.state import TrainState, add_examples, state_shapes
 from protloc_jax.views.multicrop import make_views
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -76,8 +76,7 @@ def make_step(experiment: Experiment, channels: ChannelSet, schedules: Schedules
 
 def state_sharding(experiment: Experiment, channels: ChannelSet, mesh: Mesh) -> TrainState:
     """Where every leaf of the state lies: a TrainState of NamedShardings."""
-    shapes = jax.eval_shape(lambda: init_state(experiment, channels, jax.random.key(0)))
-    return params_sharding(mesh, shapes)
+    return params_sharding(mesh, state_shapes(experiment, channels))
 
 
 def view_maker(experiment: Experiment, channels: ChannelSet, method: Method, mesh: Mesh | None) -> ViewMaker:

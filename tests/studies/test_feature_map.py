@@ -12,12 +12,18 @@ import pytest
 
 from protloc_jax.studies.feature_map import hpa_umap, settings_text, single_labels
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # umap's imports warn
-    umap = pytest.importorskip("umap", reason="umap-learn draws the maps")
+pytestmark = pytest.mark.usefixtures("umap")
 
 
-def test_published_settings_reach_umap(monkeypatch):
+@pytest.fixture(name="umap", scope="module")
+def _umap():
+    """Imported by the process that needs it alone: it compiles for seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # umap's imports warn
+        return pytest.importorskip("umap", reason="umap-learn draws the maps")
+
+
+def test_published_settings_reach_umap(monkeypatch, umap):
     asked = []
 
     class Recorder:

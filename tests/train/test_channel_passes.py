@@ -156,12 +156,6 @@ def test_each_pass_skips_blocks_of_its_own(source):
     assert len(np.unique(each, axis=0)) == 8
 
 
-@functools.cache
-def cheap_step():
-    """Compiled once for all runs."""
-    return tiny.cheap_step()
-
-
 def batches(start, *, last=None):
     for number, batch in enumerate(tiny.batches(start)):
         if number == last:
@@ -172,7 +166,7 @@ def batches(start, *, last=None):
 def run(source, text, out, *, last=None):
     begins = beginning(asked(source, text, out), tiny.CHANNELS)
     loader = functools.partial(batches, last=last)
-    return fit(begins.experiment, loader, tiny.facts(), step=cheap_step(), initial=begins.initial).exit
+    return fit(begins.experiment, loader, tiny.facts(), step=tiny.cheap_step(), initial=begins.initial).exit
 
 
 @pytest.fixture(name="whole", scope="module")

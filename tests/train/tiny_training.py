@@ -5,6 +5,7 @@ As a program it trains by `fit` with the real step, for the tests that kill it.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -58,10 +59,11 @@ def batches(start: int, *, size: int = 4, seconds: float = 0.0) -> Iterator[Batc
         start += size
 
 
+@functools.cache
 def cheap_step(bad: frozenset[int] = frozenset()) -> Any:
     """A step that mixes images, addresses and all of the state, so that any error of resuming shows in the loss.
 
-    `bad`: steps (counted from 1) that are not finite and change nothing but counters.
+    `bad`: steps (counted from 1) that are not finite and change nothing but counters. Compiled once for all runs.
     """
     wrong = jnp.asarray(sorted(bad) or [-1], jnp.int32)
 

@@ -59,6 +59,8 @@ def test_views_equal_the_numpy_pipeline(case):
     with jax.enable_x64(True):
         got = quick(make_views(config, channels, dtype=jnp.float64))(images, keys)
     assert got.global_.dtype == got.local.dtype == jnp.float64
+    if case == "dino4cells":  # float64 is not float32 in disguise
+        assert np.abs(np.asarray(got.global_).mean(axis=(2, 3))).max() < 1e-13
     recipe = resolve(config)
     constants = {"dino, colour": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}.get(case, pipeline.DINO4CELLS_HPA)
     constants = (config.mean, config.std) if config.mean else constants
@@ -80,13 +82,6 @@ def test_views_equal_the_numpy_pipeline(case):
             )
             view = got.local[example, i - 2] if is_local else got.global_[example, i]
             np.testing.assert_allclose(view, want, atol=2e-5, err_msg=f"{case}: example {example}, view {number}")
-
-
-def test_float64_is_not_float32_in_disguise():
-    with jax.enable_x64(True):
-        got = quick(make_views(ViewsConfig("dino4cells", **TINY), HPA, dtype=jnp.float64))(pixels(), keys_of(2))
-    means = np.asarray(got.global_).mean(axis=(2, 3))
-    assert np.abs(means).max() < 1e-13
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +115,9 @@ def test_views_of_an_image_all_differ_and_follow_the_key(views):
 
 def test_compiles_once(views):
     for seed in range(3):
-        views(pixels(batch=5, seed=seed), keys_of(5, seed))
+        views(pixels(batch=6, seed=seed), keys_of(6, seed))
     before = views._cache_size()
-    views(pixels(batch=5, seed=9), keys_of(5, 9))
+    views(pixels(batch=6, seed=9), keys_of(6, 9))
     assert views._cache_size() == before
 
 
