@@ -23,6 +23,7 @@ from small_records import pack
 
 from protloc_jax.data.config import DataConfig
 from protloc_jax.data.loader import Loader
+from protloc_jax.train.experiment import RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,9 @@ def test_ctrl_c_and_kill_leave_no_orphans(
             process.kill()
         else:
             os.kill(workers[0], signal.SIGKILL)
-        ended = wait_until(lambda: process.poll() is not None, 10)
+        # A run that is asked to stop saves first, for which it has its own time.
+        saving = RunConfig().grace_seconds if (program, what) == ("pretrain", "ctrl-c") else 0
+        ended = wait_until(lambda: process.poll() is not None, 10 + saving)
         process.kill()
         assert ended
         assert process.returncode == status
