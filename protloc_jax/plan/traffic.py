@@ -56,7 +56,9 @@ def collectives(text: str) -> list[Collective]:
             if call is not None:
                 if times is None:
                     raise ValueError(f"a loop of unknown length exchanges data: {line.strip()[:120]}")
-                found.append(_collective(line, call, times))
+                one = _collective(line, call, times)
+                if one.group != 1:  # along an axis of one device: nothing is exchanged
+                    found.append(one)
                 continue
             called = [*_CALLED.findall(line)]
             for names in _LISTED.findall(line):

@@ -46,6 +46,7 @@ ENTRY %main (p: f32[]) -> f32[] {
   %ags = ((f32[1], u8[2]{0}), (f32[8], u8[16]{0})) all-gather-start(%p, %q), groups={{0,1,2,3,4,5,6,7}}
   %rs = ((f32[64,32]{1,0}), f32[8,32]{1,0}) async-start(%p), calls=%async_scatter
   %ars = f32[100]{0} all-reduce-start(%p), replica_groups={{0,1}}, to_apply=%add
+  %alone = f32[7]{0} all-reduce(%p), groups={{0},{1}}, to_apply=%add
   %if = f32[] conditional(%c, %p, %q), branch_computations={%one, %other}
   %fake = f32[] fusion(%p), kind=kLoop, calls=%other, metadata={op_name="all-reduce(x)"}
   ROOT %r = f32[] copy(%p)
