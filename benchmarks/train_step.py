@@ -1,10 +1,11 @@
 """The DINO training step and the embedding of images beside plain PyTorch doing the same work, on the CPU.
 
-    python -m benchmarks.train_step --out FILE.json [--rounds 9] [--rows TEXT ...] [--list] [--small]
+    python -m benchmarks.train_step --out FILE.json [--rounds 9] [--rows TEXT ...] [--newer PYTHON] [--list] [--small]
 
 ViT-S/16, 4 channels, 2 x 224 + 8 x 96 crops, 65,536 prototypes, batch 4, in float32 and in bfloat16: both get finished
 float32 crops and do forward, loss, backward, per-tensor clipping, AdamW, the teacher's moving average and the centre.
-A row "views included" starts from uint8 images instead. Rows "forward" embed 32 images in float32.
+A row "views included" starts from uint8 images instead. Rows "forward" embed 32 images in float32. `--newer` names an
+interpreter with jax 0.12 and what we need: our rows run there as well, with oneDNN's products and without.
 
 Rows of one work and precision form a group. Each row is a process of its own that stays in memory; those of a group
 take turns, one step each, in an order that moves on by one a round, so that a change in the machine's load hits all. A
@@ -57,6 +58,7 @@ MORE = (
     Row("ours"),
     Row("ours", scan=False),
     Row("ours", remat="block", views=True),
+    Row("ours", remat="block", packed=False),
     Row("ours", "forward", scan=False),
     Row("ours", "forward", HALF),
     Row("torch", "forward", HALF),
@@ -71,7 +73,11 @@ class Worker:
         script = Path(__file__).with_name("train_step_row.py")
         described = (json.dumps(dataclasses.asdict(x)) for x in (row, work))
         self.process = subprocess.Popen(
-            [sys.executable, str(script), *described], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [row.python or sys.executable, str(script), *described],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PROTLOC_CPU_KERNELS": row.kernels},
         )
 
     def ask(self, command: str) -> dict[str, float]:
@@ -166,6 +172,16 @@ def chosen(texts: list[str]) -> list[Row]:
     return [row for row in (*ROWS, *MORE) if any(t == row.name or (t not in names and t in row.name) for t in texts)]
 
 
+def also_with(rows: list[Row], python: str) -> list[Row]:
+    """The rows, and after them ours with another interpreter, where blocks are unrolled as well."""
+    program = "import importlib.metadata as m; print(m.version('jax'))"
+    found = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    ours = [row for row in rows if row.side == "ours" and not row.views]
+    there = [dataclasses.replace(row, python=python, jax=found) for row in ours]
+    unrolled = [dataclasses.replace(row, scan=False, remat="none") for row in there]
+    return list(dict.fromkeys([*rows, *there, *(dataclasses.replace(r, kernels="onednn") for r in there + unrolled)]))
+
+
 def main() -> None:
     """Run the groups one after the other, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -174,6 +190,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="untimed steps a row, the compiling one included")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rows", nargs="+", default=[], help="names of rows, or parts of names")
+    parser.add_argument("--newer", metavar="PYTHON", default="", help="an interpreter with another jax, for our rows")
     parser.add_argument("--list", action="store_true", help="name all rows")
     parser.add_argument("--small", action="store_true", help="a tiny model, to try the program out")
     args = parser.parse_args()
@@ -183,6 +200,7 @@ def main() -> None:
     rows = chosen(args.rows)
     if not rows or args.rounds < 1 or args.warmup < 1:
         parser.error(f"no row holds {args.rows}" if not rows else "--rounds and --warmup: at least 1")
+    rows = also_with(rows, args.newer) if args.newer else rows
     work = dataclasses.replace(SMALL if args.small else Work(), batch=args.batch)
     result: dict[str, Any] = {
         "what": "DINO training step on finished crops unless named, and the forward pass that embeds images",

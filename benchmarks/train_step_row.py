@@ -21,7 +21,9 @@ CHANNELS = "microtubules,protein,nucleus,er"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One program. `scan`, `remat` and `views` are ours; `fused`, `compiled` and `recompute` are PyTorch's.
+    """One program. `fused`, `compiled` and `recompute` are PyTorch's; what else is no work or dtype is ours.
+
+    python: another interpreter to run it with, whose jax is `jax`; kernels: PROTLOC_CPU_KERNELS.
 
     work "step" is a training step on finished crops, with `views` from uint8 images; "forward" embeds images.
     """
@@ -32,6 +34,10 @@ class Row:
     scan: bool = True
     remat: Literal["none", "block", "selective"] = "none"
     views: bool = False
+    packed: bool = True
+    python: str = ""
+    jax: str = ""
+    kernels: str = ""
     fused: bool = True
     compiled: bool = False
     recompute: bool = False
@@ -43,6 +49,9 @@ class Row:
             parts = ["ours", "scan" if self.scan else "unrolled"]
             parts += [f"remat {self.remat}"] if self.remat != "none" else []
             parts += ["views included"] if self.views else []
+            parts += ["size by size"] if not self.packed else []
+            parts += [f"jax {self.jax}"] if self.jax else []
+            parts += [self.kernels] if self.kernels else []
         else:
             parts = ["torch compile" if self.compiled else "torch eager"]
             parts.append("SDPA" if self.fused else "attention written out")
@@ -126,6 +135,7 @@ def ours(row: Row, work: Work) -> Callable[[], float]:
         heads=work.heads,
         scan=row.scan,
         remat=row.remat,
+        packed=row.packed,
         dtype=row.dtype,
     )
     if row.work == "forward":

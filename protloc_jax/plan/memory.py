@@ -37,7 +37,7 @@ GIB = 2**30
 MEMORY_GIB = {name: chip.memory.value for name, chip in CHIPS.items() if chip.memory is not None}
 # jax takes this share of a GPU, and no more, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 GPU_SHARE = 0.75
-# Batches on the devices at once: one in use, two that wait for the device (loop.RUN_AHEAD), two fetched ahead.
+# Batches on the devices at once: one in use, two that wait for the device (steps.RUN_AHEAD), two fetched ahead.
 BATCHES = 5
 # Compiler's temporaries over those forecast. Measured in float32 with jaxlib 0.10 on simulated CPU devices: ViT-S/16
 # 1.08 on one device, 0.81 with remat=block; a ViT of width 128 on eight 1.07, with fsdp=8 1.03; width 768 on two, with

@@ -31,9 +31,9 @@ import tiny_training as tiny  # noqa: E402
 from protloc_jax.devices import make_mesh  # noqa: E402
 from protloc_jax.train.checkpoint import Checkpointer, load_weights  # noqa: E402
 from protloc_jax.train.checkpoint_files import UNFINISHED  # noqa: E402
-from protloc_jax.train.loop import Outcome  # noqa: E402
 from protloc_jax.train.schedules import Schedules  # noqa: E402
 from protloc_jax.train.step import make_step  # noqa: E402
+from protloc_jax.train.steps import Outcome  # noqa: E402
 
 ITEMS = ("params", "teacher", "buffers", "opt_state", "counters")
 SETTINGS = ("run.eval_every=4", "run.keep_best=0")
@@ -147,7 +147,7 @@ def check_examples(out: Path, steps: int) -> None:
 
 def check_equal(out: Path, whole: Path, steps: int = 20) -> None:
     """The run in `out`, whatever happened to it, is that of `whole`, and nothing of the kills is left."""
-    assert tiny.losses(out) == tiny.losses(whole)
+    assert tiny.losses(out) == tiny.losses(whole), (tiny.losses(out), tiny.losses(whole))
     assert sorted(tiny.losses(out)) == list(range(1, steps + 1))
     assert load_weights(out)[1]["step"] == load_weights(whole)[1]["step"] == steps
     assert bits(out) == bits(whole)

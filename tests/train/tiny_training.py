@@ -22,9 +22,10 @@ from protloc_jax.channels import parse
 from protloc_jax.config import with_overrides
 from protloc_jax.data.batch import Batch
 from protloc_jax.train.experiment import Experiment
-from protloc_jax.train.loop import Outcome, fit
+from protloc_jax.train.loop import fit
 from protloc_jax.train.resume import DataFacts
 from protloc_jax.train.state import TrainState, add_examples
+from protloc_jax.train.steps import Outcome
 
 CHANNELS = parse("nucleus,gfp")
 EXAMPLES = 24
