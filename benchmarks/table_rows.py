@@ -90,12 +90,14 @@ def training(result: dict[str, Any]) -> Iterator[Row]:
         best = max((r for r in own if r["side"] == "ours" and not r["views"]), key=lambda r: r["images_per_second"])
         rate = {r["row"]: r["images_per_second"] for r in own}
         name = f"{what[group[0]]}, batch {best['batch']}, {short[group[1]]}, CPU"
+        how = _peer(best["row"]).removeprefix("ours, ")
         if not best["speed_over"]:
-            yield Row(name, best["images_per_second"], "images/s")
+            yield Row(name, best["images_per_second"], "images/s", more=how)
         for peer in dict.fromkeys((_eager(own), best["fastest_peer"])):
             if peer:
                 ratio = best["speed_over"][peer]
-                yield Row(name, best["images_per_second"], "images/s", peer=_peer(peer), other=rate[peer], ratio=ratio)
+                line = Row(name, best["images_per_second"], "images/s", more=how)
+                yield line._replace(peer=_peer(peer), other=rate[peer], ratio=ratio)
 
 
 def _eager(rows: list[dict[str, Any]]) -> str | None:

@@ -144,7 +144,7 @@ def summary(group: dict[Row, dict[str, Any]], work: Work) -> list[dict[str, Any]
         rows.append(
             {
                 "row": row.name,
-                **dataclasses.asdict(row),
+                **{key: value for key, value in dataclasses.asdict(row).items() if key != "python"},
                 "batch": work.batch,
                 "seconds": median,
                 "seconds_min": min(seconds[row]),
