@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from typing import Any, NamedTuple
@@ -12,22 +11,15 @@ from jax.sharding import Mesh
 
 from protloc_jax.devices import batch_sharding
 from protloc_jax.plan.memory import Layout, batch_shapes
+from protloc_jax.plan.traffic import KINDS, collectives
 from protloc_jax.train.experiment import Experiment
 from protloc_jax.train.resume import with_shardings
 from protloc_jax.train.schedules import Schedules
 from protloc_jax.train.step import make_step, state_sharding
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
-_WIDTHS = {"pred": 1, "bf16": 2, "f16": 2}
 
-
-class Collective(NamedTuple):
-    """All operations of one kind in the program's text, and the bytes of their results.
-
-    One inside a loop counts once; one in two halves counts what the first half names, its operands too.
-    """
+class Exchanged(NamedTuple):
+    """All exchanges of one kind in a step: how many, those in loops each time, and the bytes of their whole tensors."""
 
     kind: str
     operations: int
@@ -41,7 +33,7 @@ class Compiled(NamedTuple):
     outputs: int
     temporary: int
     aliased: int  # outputs that take the place of donated arguments
-    collectives: tuple[Collective, ...]
+    exchanged: tuple[Exchanged, ...] | str  # or why they could not be counted
     seconds: float
     device: str
 
@@ -82,24 +74,21 @@ def compile_step(of: Layout, mesh: Mesh, experiment: Experiment | None = None) -
         outputs=found.output_size_in_bytes,
         temporary=found.temp_size_in_bytes,
         aliased=found.alias_size_in_bytes,
-        collectives=collectives(compiled.as_text()),
+        exchanged=exchanged(compiled.as_text()),
         seconds=seconds,
         device=f"{mesh.size} x {device.device_kind}",
     )
 
 
-def collectives(text: str) -> tuple[Collective, ...]:
-    """The collective operations of a compiled program's text, by kind."""
+def exchanged(text: str) -> tuple[Exchanged, ...] | str:
+    """The exchanges of a compiled program's text, by kind; or in words why they cannot be counted."""
+    try:
+        found = collectives(text)
+    except ValueError as error:
+        return str(error)
     counts: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    for result, kind in _COLLECTIVE.findall(text):
-        counts[kind] += 1
-        size[kind] += sum(_size(*array) for array in _ARRAY.findall(result))
-    return tuple(Collective(kind, counts[kind], size[kind]) for kind in KINDS if counts[kind])
-
-
-def _size(dtype: str, shape: str) -> int:
-    width = _WIDTHS.get(dtype) or int(re.sub(r"\D", "", dtype)) // 8
-    for axis in shape.split(",") if shape else ():
-        width *= int(axis)
-    return width
+    for one in found:
+        counts[one.kind] += one.times
+        size[one.kind] += one.total
+    return tuple(Exchanged(kind, counts[kind], size[kind]) for kind in KINDS if counts[kind])

@@ -54,11 +54,13 @@ def compared(of: Layout, memory: Memory, devices: int) -> list[str]:
 def account(found: Compiled, memory: Memory) -> list[str]:
     """The compiler's bytes of a device beside those that were forecast."""
     share = found.temporary / memory.temporary
-    sent = ", ".join(f"{c.operations} {c.kind} ({size_text(c.bytes)})" for c in found.collectives) or "none"
+    sent = found.exchanged
+    if not isinstance(sent, str):
+        sent = ", ".join(f"{e.operations} {e.kind} ({size_text(e.bytes)})" for e in sent) or "none"
     return [
         f"compiled     in {found.seconds:.0f} s for {found.device}; bytes of one device:",
         f"  arguments  {found.arguments:,} compiled, {memory.arguments:,} forecast (state and one batch)",
         f"  temporary  {size_text(found.temporary)} compiled, {size_text(memory.temporary)} forecast ({share:.2f} of "
         f"it; {BAND[0]:g} to {BAND[1]:g} is usual)",
-        f"  collectives {sent}; those inside a loop over blocks or micro-batches are counted once",
+        f"  collectives {sent}",
     ]

@@ -13,7 +13,7 @@ from quick_compilation import forced_devices
 from protloc_jax.channels import parse
 from protloc_jax.cli.main import main
 from protloc_jax.config import with_overrides
-from protloc_jax.plan.compiled import Collective, Compiled, collectives
+from protloc_jax.plan.compiled import Compiled, Exchanged, exchanged
 from protloc_jax.plan.fits import verdict
 from protloc_jax.plan.memory import BAND, BATCHES, GIB, MEMORY_GIB, Capacity, capacity, forecast, layout, read_mesh
 from protloc_jax.plan.smaller import needed, suggest
@@ -49,7 +49,7 @@ def test_the_compiler_agrees(devices, fsdp, accumulation):
         "of = layout(e, parse('nucleus,gfp:protein'), image_shape=(96, 96), image_bytes=2)\n"
         f"mesh = make_mesh(-1, {fsdp}); m, c = forecast(of, mesh), compile_step(of, mesh)\n"
         "print(json.dumps([m.arguments, c.arguments, m.temporary, c.temporary, c.aliased, m.state, c.outputs,"
-        " {k.kind: k.bytes for k in c.collectives}, dict(m=[list(p) for p in m.made])]))"
+        " {k.kind: k.bytes for k in c.exchanged}, dict(m=[list(p) for p in m.made])]))"
     )
     environ = forced_devices(devices) | {"PYTHONPATH": str(ROOT)}
     append_cpu_flags(environ)
@@ -151,15 +151,17 @@ def test_memory_by_number_and_by_name(monkeypatch):
         capacity("0")
 
 
-def test_collectives_are_read_from_a_program():
-    text = """
-      %a = f32[8,16]{1,0} all-gather(f32[1,16]{1,0} %p), dimensions={0}
-      %b = (f32[4]{0}, bf16[2,3]{1,0}) all-reduce(f32[4]{0} %x, bf16[2,3]{1,0} %y), to_apply=%sum
-      %c = (f32[4]{0}, f32[32]{0}) all-gather-start(f32[4]{0} %x), dimensions={0}
-      ROOT %d = f32[] add(%e, %f)
-    """
-    found = {c.kind: (c.operations, c.bytes) for c in collectives(text)}
-    assert found == {"all-gather": (2, 4 * 128 + 4 * 36), "all-reduce": (1, 16 + 12)}
+def test_exchanges_are_summed_by_kind():
+    text = """ENTRY %main (p: f32[4]) -> f32[4] {
+  %a = f32[8,16]{1,0} all-gather(f32[1,16]{1,0} %p), replica_groups={{0,1}}, dimensions={0}
+  %b = (f32[4]{0}, bf16[2,3]{1,0}) all-reduce(f32[4]{0} %x, bf16[2,3]{1,0} %y), replica_groups={{0,1}}, to_apply=%sum
+  %c = (f32[4]{0}, f32[32]{0}) all-gather-start(f32[4]{0} %x), replica_groups={{0,1}}, dimensions={0}
+  ROOT %d = f32[] add(%e, %f)
+}
+"""
+    found = {e.kind: (e.operations, e.bytes) for e in exchanged(text)}
+    assert found == {"all-gather": (2, 4 * 128 + 4 * 32), "all-reduce": (1, 16 + 12)}
+    assert "not the text of a compiled program" in exchanged("")
 
 
 def test_the_command_prints_the_account_of_the_compiler_beside_the_forecast(capsys, monkeypatch):
@@ -168,7 +170,7 @@ def test_the_command_prints_the_account_of_the_compiler_beside_the_forecast(caps
 
     def compiled(of, mesh):
         asked.append((of.experiment.model.size, dict(mesh.shape)))
-        return Compiled(100, 90, 2**30, 80, (Collective("all-gather", 3, 5 * 10**6),), 2.0, "1 x cpu")
+        return Compiled(100, 90, 2**30, 80, (Exchanged("all-gather", 3, 5 * 10**6),), 2.0, "1 x cpu")
 
     monkeypatch.setattr("protloc_jax.plan.fits.compile_step", compiled)
     words = ["dry-run", "--config", str(ROOT / "configs/dino_vits16_hpa_fov.py"), "--examples", "100000", "--compile"]
