@@ -230,6 +230,11 @@ def join(paths: list[Path]) -> dict[str, Any]:
     return runs[0] | {"rows": list(rows.values()), "left_out": left, "machines": machines}
 
 
+def has_torch() -> bool:
+    """Whether there is a peer to compare with."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def run(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Measure the rows in order until the budget is used, writing after each."""
     end = time.monotonic() + args.budget
@@ -245,7 +250,7 @@ def run(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
         "rows": [],
         "left_out": [row.name for row in rows],
     }
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         rows = [row for row in rows if row.side != "torch"]
         result["note"] = "torch is not installed here: its rows are left out"
         print(result["note"], flush=True)

@@ -15,6 +15,7 @@ import pytest
 from quick_compilation import append_quick_flags
 
 append_quick_flags()
+XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
 # Two processes share two cores: the second thread of a small product mostly waits, busily. What was imported before
 # this file keeps its threads, but not in the processes that pytest-xdist and the tests start.
 for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -35,6 +36,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-xdist would hand out the files with most tests first; those are quick ones.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Commands that are called in this process add flags for training. This process has read its flags long ago; those
+    # that it starts would compile to other last bits.
+    os.environ["XLA_FLAGS"] = XLA_FLAGS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

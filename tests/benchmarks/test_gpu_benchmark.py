@@ -74,6 +74,7 @@ def test_ratios_compare_like_with_like_and_failures_are_kept(tmp_path, monkeypat
     seconds = dict(zip((r.name for r in rows), (0.2, 0.4, 0.1, 9.0), strict=True))
     Answers.told = {name: result(s) for name, s in seconds.items()} | {"broken": {"error": "ended with status 1: why"}}
     monkeypatch.setattr(gpu, "Process", Answers)
+    monkeypatch.setattr(gpu, "has_torch", lambda: True)  # no row is really run
     out = tmp_path / "a" / "gpu.json"
     gpu.run(rows, arguments(out))
     written = json.loads(out.read_text())
@@ -104,6 +105,7 @@ def test_what_the_budget_does_not_reach_is_named_and_its_waiting_process_ended(t
 
     Answers.told, Answers.ended = {r.name: result(0.1) for r in rows}, []
     monkeypatch.setattr(gpu, "Process", Answers)
+    monkeypatch.setattr(gpu, "has_torch", lambda: True)  # no row is really run
     monkeypatch.setattr(gpu.time, "monotonic", clock)
     told = gpu.run(rows, arguments(tmp_path / "gpu.json"))
     assert [r["row"] for r in told["rows"]] == [rows[0].name]
