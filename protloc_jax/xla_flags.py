@@ -5,7 +5,7 @@ it in page faults; an empty fusion type switches it off. Later versions do not s
 default, so only training and embedding ask for the flag.
 
 `PROTLOC_CPU_KERNELS=onednn` has jaxlib 0.12 do its matrix products by oneDNN, which knows the processor's bfloat16
-units (AMX): a bfloat16 step takes 0.4 of the time there. Such programs cannot be kept in the compilation cache (their
+units (AMX): a bfloat16 step takes 0.65 of the time there. Such programs cannot be kept in the compilation cache (their
 serialisation fails), so every start compiles anew; that is why it is not the default.
 """
 
