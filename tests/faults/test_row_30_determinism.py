@@ -56,7 +56,7 @@ def train(tmp_path_factory) -> Callable[..., dict[int, str]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "make_step", watched)
             words = (f"data.records={records}", f"run.out={place}", f"optim.steps={steps[-1]}")
-            assert main(["pretrain", *words, *TINY, *overrides]) == 0
+            assert main(["pretrain", *TINY, *words, *overrides]) == 0
         return found
 
     return run
